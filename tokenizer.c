@@ -39,7 +39,7 @@
 static const char *program_name = "tokenizer"; /* opens every message; train.c says "train" */
 static const char *unfinished_file = NULL;     /* a temporary file to take away on the way out */
 
-static void message_print(const char *format, va_list arguments) {
+void message_print(const char *format, va_list arguments) {
     if (unfinished_file) unlink(unfinished_file);
     fflush(stdout);
     fprintf(stderr, "%s: ", program_name);
@@ -49,7 +49,7 @@ static void message_print(const char *format, va_list arguments) {
 
 /* Ends the program with one line on stderr, exit status 1. */
 __attribute__((noreturn, format(printf, 1, 2)))
-static void die(const char *format, ...) {
+void die(const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     message_print(format, arguments);
@@ -59,7 +59,7 @@ static void die(const char *format, ...) {
 
 /* The same for a command line that cannot be meant: exit status 2. */
 __attribute__((noreturn, format(printf, 1, 2)))
-static void die_usage(const char *format, ...) {
+void die_usage(const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     message_print(format, arguments);
@@ -68,7 +68,7 @@ static void die_usage(const char *format, ...) {
 }
 
 /* count * size zeroed bytes, never NULL; the caller owns them and calls free(). */
-static void *memory_allocate(size_t count, size_t size) {
+void *memory_allocate(size_t count, size_t size) {
     if (size && count > SIZE_MAX / 2 / size)
         die("cannot allocate %zu times %zu bytes: more than any memory", count, size);
     void *memory = calloc(count ? count : 1, size ? size : 1);
@@ -77,17 +77,17 @@ static void *memory_allocate(size_t count, size_t size) {
 }
 
 /* realloc() with the same promises; the new part is not zeroed. */
-static void *memory_resize(void *memory, size_t count, size_t size) {
+void *memory_resize(void *memory, size_t count, size_t size) {
     if (size && count > SIZE_MAX / 2 / size)
         die("cannot allocate %zu times %zu bytes: more than any memory", count, size);
-    void *larger = realloc(memory, count * size ? count * size : 1);
+    void *larger = realloc(memory, count && size ? count * size : 1);
     if (!larger) die("out of memory: %zu bytes were not to be had", count * size);
     return larger;
 }
 
 /* printf into fresh memory, which the caller frees. */
 __attribute__((format(printf, 1, 2)))
-static char *text_format(const char *format, ...) {
+char *text_format(const char *format, ...) {
     va_list arguments, again;
     va_start(arguments, format);
     va_copy(again, arguments);
@@ -106,7 +106,7 @@ typedef struct {
 } Bytes;
 
 /* All that an open stream still holds; `name` is for messages.  The caller frees .data. */
-static Bytes stream_read(FILE *stream, const char *name) {
+Bytes stream_read(FILE *stream, const char *name) {
     Bytes bytes = {memory_allocate(1 << 16, 1), 0};
     size_t capacity = 1 << 16;
     for (;;) {
@@ -121,7 +121,7 @@ static Bytes stream_read(FILE *stream, const char *name) {
 }
 
 /* A whole file.  The caller frees .data. */
-static Bytes file_read(const char *path) {
+Bytes file_read(const char *path) {
     struct stat status;
     FILE *file = fopen(path, "rb");
     if (!file) die("%s: cannot open: %s", path, strerror(errno));
@@ -140,7 +140,7 @@ typedef struct {
     char *path, *temporary;
 } FileWriter;
 
-static FileWriter file_create(const char *path) {
+FileWriter file_create(const char *path) {
     FileWriter file = {NULL, text_format("%s", path), text_format("%s.tmp", path)};
     file.stream = fopen(file.temporary, "wb");
     if (!file.stream) die("%s: cannot create: %s", file.temporary, strerror(errno));
@@ -148,14 +148,14 @@ static FileWriter file_create(const char *path) {
     return file;
 }
 
-static void file_write(FileWriter *file, const void *data, size_t bytes) {
+void file_write(FileWriter *file, const void *data, size_t bytes) {
     if (bytes && fwrite(data, 1, bytes, file->stream) != bytes)
         die("%s: cannot write: %s (%s, if there was one, is as it was)", file->temporary,
             strerror(errno), file->path);
 }
 
 /* Makes a finished rename of a file in this folder survive a power cut. */
-static void folder_flush(const char *path) {
+void folder_flush(const char *path) {
     char *folder = text_format("%s", path), *slash = strrchr(folder, '/');
     if (slash) slash[slash == folder] = 0;
     int descriptor = open(slash ? folder : ".", O_RDONLY);
@@ -165,7 +165,7 @@ static void folder_flush(const char *path) {
     free(folder);
 }
 
-static void file_commit(FileWriter *file) {
+void file_commit(FileWriter *file) {
     bool good = fflush(file->stream) == 0 && fsync(fileno(file->stream)) == 0;
     good = fclose(file->stream) == 0 && good;
     if (!good || rename(file->temporary, file->path) != 0)
@@ -178,7 +178,7 @@ static void file_commit(FileWriter *file) {
 }
 
 /* Creates a folder and those above it; one that exists is as good. */
-static void folder_create(const char *path) {
+void folder_create(const char *path) {
     char *part = text_format("%s", path);
     for (char *c = part + 1; *c; c++) {
         if (*c != '/') continue;
@@ -215,14 +215,14 @@ static int json_peek(Json *j) { /* the next byte that is not blank, or -1 */
     return j->at < j->size ? j->text[j->at] : -1;
 }
 
-static void json_enter(Json *j, char bracket) {
+void json_enter(Json *j, char bracket) {
     if (json_peek(j) != bracket) json_fail(j, bracket == '{' ? "an object {...}" : "a list [...]");
     j->at++;
     j->first = true;
 }
 
 /* Is there another member before `bracket`?  Steps over the comma, or over the bracket. */
-static bool json_more(Json *j, char bracket) {
+bool json_more(Json *j, char bracket) {
     int next = json_peek(j);
     bool more = next != bracket;
     if (!more || (!j->first && next == ',')) j->at++;
@@ -245,7 +245,7 @@ static unsigned json_hex(Json *j) {
 }
 
 /* Appends a code point as UTF-8; returns the number of bytes, 1 to 4. */
-static size_t utf8_put(unsigned char *out, uint32_t c) {
+size_t utf8_put(unsigned char *out, uint32_t c) {
     if (c < 0x80) return out[0] = (unsigned char)c, 1;
     size_t more = c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
     static const unsigned char lead[4] = {0, 0xC0, 0xE0, 0xF0};
@@ -256,7 +256,7 @@ static size_t utf8_put(unsigned char *out, uint32_t c) {
 }
 
 /* A string, unescaped, into out (capacity bytes, a closing NUL included); returns its length. */
-static size_t json_string(Json *j, char *out, size_t capacity) {
+size_t json_string(Json *j, char *out, size_t capacity) {
     size_t length = 0;
     if (json_peek(j) != '"') json_fail(j, "a string in double quotes");
     j->at++;
@@ -294,7 +294,7 @@ static size_t json_string(Json *j, char *out, size_t capacity) {
 }
 
 /* The next key of an object and its colon; false at the end of the object. */
-static bool json_key(Json *j, char *key, size_t capacity) {
+bool json_key(Json *j, char *key, size_t capacity) {
     if (!json_more(j, '}')) return false;
     json_string(j, key, capacity);
     if (json_peek(j) != ':') json_fail(j, "':'");
@@ -302,7 +302,7 @@ static bool json_key(Json *j, char *key, size_t capacity) {
     return true;
 }
 
-static double json_number(Json *j) {
+double json_number(Json *j) {
     int c = json_peek(j);
     if (c != '-' && !(c >= '0' && c <= '9')) json_fail(j, "a number");
     char digits[64];
@@ -321,14 +321,14 @@ static double json_number(Json *j) {
 }
 
 /* A whole number from 0 to 2^53, the range in which a double is exact. */
-static size_t json_size(Json *j) {
+size_t json_size(Json *j) {
     double value = json_number(j);
     if (!(value >= 0 && value <= 9007199254740992.0) || value != (double)(uint64_t)value)
         json_fail(j, "a whole number that is not negative");
     return (size_t)value;
 }
 
-static bool json_word(Json *j, const char *word) { /* steps over true, false or null if it is next */
+bool json_word(Json *j, const char *word) { /* steps over true, false or null if it is next */
     size_t length = strlen(word);
     json_peek(j);
     if (j->size - j->at < length || memcmp(j->text + j->at, word, length) != 0) return false;
@@ -336,7 +336,7 @@ static bool json_word(Json *j, const char *word) { /* steps over true, false or 
     return true;
 }
 
-static bool json_boolean(Json *j) {
+bool json_boolean(Json *j) {
     if (json_word(j, "true")) return true;
     if (!json_word(j, "false")) json_fail(j, "true or false");
     return false;
@@ -344,7 +344,7 @@ static bool json_boolean(Json *j) {
 
 /* Steps over one value of any kind.  A counter stands for the nesting, so that no file, however
  * deep, can exhaust the stack. */
-static void json_skip(Json *j) {
+void json_skip(Json *j) {
     size_t depth = 0;
     do {
         int c = json_peek(j);
@@ -374,13 +374,13 @@ typedef struct {
 
 /* The bytes in GPT-2's order: those that print come first.  GPT-2 shows the others as letters
  * from U+0100 on, so that every token can be written as text. */
-static bool byte_prints(int byte) {
+bool byte_prints(int byte) {
     return (byte >= '!' && byte <= '~') || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
 }
 
 /* A vocabulary of single bytes: those that occur in `text`, or all 256 when text is NULL.
  * The caller calls tokenizer_destroy(). */
-static Tokenizer *tokenizer_create(const unsigned char *text, size_t bytes) {
+Tokenizer *tokenizer_create(const unsigned char *text, size_t bytes) {
     bool present[256] = {false};
     for (size_t i = 0; text && i < bytes; i++) present[text[i]] = true;
     Tokenizer *tokenizer = memory_allocate(1, sizeof *tokenizer);
@@ -394,7 +394,7 @@ static Tokenizer *tokenizer_create(const unsigned char *text, size_t bytes) {
     return tokenizer;
 }
 
-static void tokenizer_destroy(Tokenizer *tokenizer) { free(tokenizer); }
+void tokenizer_destroy(Tokenizer *tokenizer) { free(tokenizer); }
 
 /* =========================================================================================
  * 3. Encoding and decoding
@@ -403,7 +403,7 @@ static void tokenizer_destroy(Tokenizer *tokenizer) { free(tokenizer); }
 /* Text to ids; *ids is fresh memory that the caller frees.  Returns how many there are.  A byte
  * that the vocabulary does not have ends the program; `name` says in the message where the
  * text came from. */
-static size_t tokenizer_encode(const Tokenizer *tokenizer, const unsigned char *text, size_t bytes,
+size_t tokenizer_encode(const Tokenizer *tokenizer, const unsigned char *text, size_t bytes,
                                const char *name, uint32_t **ids) {
     *ids = memory_allocate(bytes, sizeof **ids);
     for (size_t i = 0; i < bytes; i++) {
@@ -415,7 +415,7 @@ static size_t tokenizer_encode(const Tokenizer *tokenizer, const unsigned char *
 }
 
 /* The bytes of one token (id < vocab), *bytes of them; they belong to the tokenizer. */
-static const unsigned char *tokenizer_token(const Tokenizer *tokenizer, uint32_t id, size_t *bytes) {
+const unsigned char *tokenizer_token(const Tokenizer *tokenizer, uint32_t id, size_t *bytes) {
     *bytes = 1;
     return &tokenizer->byte_of_id[id];
 }
@@ -425,7 +425,7 @@ static const unsigned char *tokenizer_token(const Tokenizer *tokenizer, uint32_t
  * ====================================================================================== */
 
 /* Writes DIR/vocab.json and DIR/merges.txt in GPT-2's format. */
-static void tokenizer_save(const Tokenizer *tokenizer, const char *folder) {
+void tokenizer_save(const Tokenizer *tokenizer, const char *folder) {
     char *path = text_format("%s/vocab.json", folder);
     FileWriter file = file_create(path);
     free(path);
@@ -450,7 +450,7 @@ static void tokenizer_save(const Tokenizer *tokenizer, const char *folder) {
 }
 
 /* Reads what tokenizer_save wrote.  The caller calls tokenizer_destroy(). */
-static Tokenizer *tokenizer_load(const char *folder) {
+Tokenizer *tokenizer_load(const char *folder) {
     char *path = text_format("%s/vocab.json", folder), key[16];
     Bytes text = file_read(path);
     Json j = {text.data, text.size, 0, path, true};
