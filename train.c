@@ -273,7 +273,7 @@ static inline void scaled_add(float *y, float factor, const float *x, size_t N) 
     for (size_t i = 0; i < N; i++) y[i] += factor * x[i];
 }
 
-/* e^x with a relative error near 1e-7 for x in [-87, 88]; beyond, the value at the border; NaN stays
+/* e^x with a relative error near 1e-7 for x in [-86, 88]; beyond, the value at the border; NaN stays
  * NaN.  libm's expf is as exact but is called for one number at a time; this is arithmetic
  * only, so that a loop over it becomes vector instructions.
  *   e^x = 2^n e^r,   n = round(x / ln 2),   r = x - n ln 2,   |r| <= ln(2)/2
@@ -283,7 +283,7 @@ static inline void scaled_add(float *y, float factor, const float *x, size_t N) 
  * low bits; adding n to the exponent bits multiplies by 2^n. */
 static inline float exponential(float x) {
     const float shift = 12582912.0f;
-    float clamped = x < -87.0f ? -87.0f : x;
+    float clamped = x < -86.0f ? -86.0f : x;
     clamped = clamped > 88.0f ? 88.0f : clamped;
     float shifted = clamped * 1.44269504f + shift, n = shifted - shift;
     float r = clamped - n * 0.693359375f;
@@ -483,8 +483,9 @@ void dropout_backward(float *dx /* sets; may be dy */, const float *dy, size_t N
  * Without the scale, S would have deviation sqrt(D), and the softmax would put all weight on one s.
  *
  * P is T x T numbers a head: at T = 1024, more than all other activations of a layer.  It is not kept.
- * The forward pass walks over the keys a strip at a time with a running maximum m and a running
- * sum (Milakov and Gimelshein 2018, arXiv:1805.02867), and keeps one number a row,
+ * The forward pass walks over the keys with a running maximum and a running sum; when the maximum
+ * rises, what was summed shrinks (Milakov and Gimelshein 2018, arXiv:1805.02867, algorithm 3).
+ * It keeps one number a row,
  *   lse[t] = log(sum over s of exp(S[t,s])),  from which the backward pass has P = exp(S - lse)
  * again for the price of a dot product (Dao et al. 2022, arXiv:2205.14135, section 3).
  *
@@ -499,55 +500,41 @@ void dropout_backward(float *dx /* sets; may be dy */, const float *dy, size_t N
  * Shapes: qkv (B,T,3C), a row holds q, k, v with head h at channels h*D..; y (B,T,C);
  * lse (B,H,T), saved.  Cost: 2 T C FLOPs a token forward (half of 4 T C, for s <= t), 5/2 of it backward.
  * Pitfall: exp(S) overflows from S = 89 on; the maximum is taken off first.  Looking at s > t would
- * show the model the very token that it is asked to predict. */
-enum { STRIP = 64 }; /* keys taken at a time: their scores stay in the first-level cache */
-
-/* One query q (D) against `keys` keys and values, rows `stride` floats apart: sets y (D), returns lse.
- * The KV cache of section 10 uses it too.  dropout.first is the number of P[t,0]. */
-static float attention_row(float *y, const float *q, const float *k, const float *v, size_t stride,
-                           size_t keys, size_t D, Dropout dropout) {
-    float scale = 1.0f / sqrtf((float)D), maximum = -INFINITY, sum = 0, p[STRIP];
-    for (size_t d = 0; d < D; d++) y[d] = 0;
-    for (size_t s0 = 0; s0 < keys; s0 += STRIP) {
-        size_t n = keys - s0 < STRIP ? keys - s0 : STRIP;
-        float highest = maximum;
-        for (size_t s = 0; s < n; s++) {
-            p[s] = scale * dot_product(q, k + (s0 + s) * stride, D);
-            if (!(p[s] <= highest)) highest = p[s]; /* a NaN gets through, and to the loss */
-        }
-        float shrink = exponential(maximum - highest); /* what was summed had the old maximum */
-        for (size_t d = 0; d < D; d++) y[d] *= shrink;
-        sum *= shrink;
-        for (size_t s = 0; s < n; s++) p[s] = exponential(p[s] - highest);
-        for (size_t s = 0; s < n; s++) sum += p[s];
-        for (size_t s = 0; s < n && dropout.rate > 0; s++) p[s] *= dropout_factor(dropout, s0 + s);
-        for (size_t s = 0; s < n; s++) scaled_add(y, p[s], v + (s0 + s) * stride, D);
-        maximum = highest;
-    }
-    for (size_t d = 0; d < D; d++) y[d] /= sum;
-    return maximum + logf(sum);
-}
-
-void attention_forward(float *y, float *lse, const float *qkv, size_t B, size_t T, size_t C,
-                       size_t H, Dropout dropout) {
+ * show the model the very token that it is asked to predict.
+ * These two are the definition; the model calls attention_forward and attention_backward of section 5,
+ * which do the same for many queries and keys at a time. */
+void attention_forward_plain(float *y, float *lse, const float *qkv, size_t B, size_t T, size_t C,
+                             size_t H, Dropout dropout) {
     size_t D = C / H;
-    #pragma omp parallel for schedule(dynamic)
+    float scale = 1.0f / sqrtf((float)D);
+    #pragma omp parallel for
     for (size_t bh = 0; bh < B * H; bh++) {
         size_t b = bh / H, h = bh % H;
         const float *q = qkv + b * T * 3 * C + h * D, *k = q + C, *v = k + C;
         for (size_t t = 0; t < T; t++) {
-            Dropout row = {dropout.rate, dropout.key, dropout.first + (bh * T + t) * T};
-            lse[bh * T + t] = attention_row(y + (b * T + t) * C + h * D, q + t * 3 * C, k, v, 3 * C,
-                                            t + 1, D, row);
+            float maximum = -INFINITY, sum = 0, *y_t = y + (b * T + t) * C + h * D;
+            for (size_t d = 0; d < D; d++) y_t[d] = 0;
+            for (size_t s = 0; s <= t; s++) {
+                float score = scale * dot_product(q + t * 3 * C, k + s * 3 * C, D);
+                float highest = score > maximum ? score : maximum;
+                float shrink = expf(maximum - highest), p = expf(score - highest);
+                float f = dropout.rate > 0 ? dropout_factor(dropout, (bh * T + t) * T + s) : 1.0f;
+                for (size_t d = 0; d < D; d++) y_t[d] = y_t[d] * shrink + f * p * v[s * 3 * C + d];
+                sum = sum * shrink + p;
+                maximum = highest;
+            }
+            for (size_t d = 0; d < D; d++) y_t[d] /= sum;
+            lse[bh * T + t] = maximum + logf(sum);
         }
     }
 }
 
-void attention_backward(float *dqkv /* sets */, const float *dy, const float *y, const float *lse,
-                        const float *qkv, size_t B, size_t T, size_t C, size_t H, Dropout dropout) {
+void attention_backward_plain(float *dqkv /* sets */, const float *dy, const float *y,
+                              const float *lse, const float *qkv, size_t B, size_t T, size_t C,
+                              size_t H, Dropout dropout) {
     size_t D = C / H;
     float scale = 1.0f / sqrtf((float)D);
-    #pragma omp parallel for schedule(dynamic)
+    #pragma omp parallel for
     for (size_t bh = 0; bh < B * H; bh++) { /* a head writes to its own channels of dqkv only */
         size_t b = bh / H, h = bh % H, at = b * T * 3 * C + h * D;
         const float *q = qkv + at, *k = q + C, *v = k + C;
@@ -556,24 +543,17 @@ void attention_backward(float *dqkv /* sets */, const float *dy, const float *y,
             for (size_t d = 0; d < D; d++)
                 dq[t * 3 * C + d] = dk[t * 3 * C + d] = dv[t * 3 * C + d] = 0;
         for (size_t t = 0; t < T; t++) {
-            const float *q_t = q + t * 3 * C;
             const float *dy_t = dy + (b * T + t) * C + h * D, *y_t = y + (b * T + t) * C + h * D;
-            float sum_p_dp = dot_product(dy_t, y_t, D), p[STRIP];
-            for (size_t s0 = 0; s0 <= t; s0 += STRIP) {
-                size_t n = t + 1 - s0 < STRIP ? t + 1 - s0 : STRIP;
-                for (size_t s = 0; s < n; s++)
-                    p[s] = scale * dot_product(q_t, k + (s0 + s) * 3 * C, D) - lse[bh * T + t];
-                for (size_t s = 0; s < n; s++) p[s] = exponential(p[s]);
-                for (size_t s = 0; s < n; s++) {
-                    size_t row = (s0 + s) * 3 * C;
-                    uint64_t element = (bh * T + t) * T + s0 + s;
-                    float f = dropout.rate > 0 ? dropout_factor(dropout, element) : 1.0f;
-                    float dp = f * dot_product(dy_t, v + row, D);
-                    float ds = p[s] * (dp - sum_p_dp) * scale;
-                    scaled_add(dv + row, f * p[s], dy_t, D);
-                    scaled_add(dk + row, ds, q_t, D);
-                    scaled_add(dq + t * 3 * C, ds, k + row, D);
-                }
+            float sum_p_dp = dot_product(dy_t, y_t, D);
+            for (size_t s = 0; s <= t; s++) {
+                float score = scale * dot_product(q + t * 3 * C, k + s * 3 * C, D);
+                float p = expf(score - lse[bh * T + t]);
+                float f = dropout.rate > 0 ? dropout_factor(dropout, (bh * T + t) * T + s) : 1.0f;
+                float dp = f * dot_product(dy_t, v + s * 3 * C, D);
+                float ds = p * (dp - sum_p_dp) * scale;
+                scaled_add(dv + s * 3 * C, f * p, dy_t, D);
+                scaled_add(dk + s * 3 * C, ds, q + t * 3 * C, D);
+                scaled_add(dq + t * 3 * C, ds, k + s * 3 * C, D);
             }
         }
     }
@@ -744,7 +724,8 @@ enum {
     TILE_COLUMNS = TILE_VECTORS * WIDTH,
     DEPTH = 256,        /* a panel of 256 x 32 floats is 32 KB */
     PANELS = 128,       /* panels packed at a time: 4 MB, in the last-level cache */
-    BLOCK_TILES = 16    /* tiles of rows that use a panel in turn: their part of A is some 200 KB */
+    BLOCK_TILES = 16,   /* tiles of rows that use a panel in turn: their part of A is some 200 KB */
+    PARALLEL_FLOPS = 200000 /* below this, waking the other threads costs more than they save */
 };
 
 /* A vector of WIDTH floats; + and * work element by element, and gcc and clang turn them into one
@@ -766,10 +747,10 @@ static inline void vector_store(float *to, Vector v) { memcpy(to, &v, sizeof v);
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* One tile: `rows` rows of A from a on, against a packed panel of `depth`.  It is compiled once for
- * every number of rows, which is a constant in each call below. */
+/* One tile: `rows` rows of A (row 0 begins at A.at) against a panel of B, whose row k begins at
+ * panel + k*panel_pitch.  It is compiled once for each number of rows, a constant in every call. */
 static inline __attribute__((always_inline)) void tile_multiply(
-    size_t rows, float *result, size_t pitch, const float *a, Matrix A, const float *panel,
+    size_t rows, float *result, size_t pitch, Matrix A, const float *panel, size_t panel_pitch,
     const float *bias, size_t columns, size_t depth, bool add) {
     Vector sum[TILE_ROWS][TILE_VECTORS];
     UNROLL for (size_t r = 0; r < rows; r++)
@@ -777,9 +758,9 @@ static inline __attribute__((always_inline)) void tile_multiply(
     for (size_t k = 0; k < depth; k++) {
         Vector b[TILE_VECTORS];
         UNROLL for (size_t j = 0; j < TILE_VECTORS; j++)
-            b[j] = vector_load(panel + k * TILE_COLUMNS + j * WIDTH);
+            b[j] = vector_load(panel + k * panel_pitch + j * WIDTH);
         UNROLL for (size_t r = 0; r < rows; r++) {
-            float a_rk = a[r * A.row + k * A.column];
+            float a_rk = A.at[r * A.row + k * A.column];
             UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) sum[r][j] += a_rk * b[j];
         }
     }
@@ -787,7 +768,9 @@ static inline __attribute__((always_inline)) void tile_multiply(
         UNROLL for (size_t r = 0; r < rows; r++)
             UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) {
                 float *to = result + r * pitch + j * WIDTH;
-                Vector start = add ? vector_load(to) : bias ? vector_load(bias + j * WIDTH) : (Vector){0};
+                Vector start = (Vector){0};
+                if (add) start = vector_load(to);
+                else if (bias) start = vector_load(bias + j * WIDTH);
                 vector_store(to, start + sum[r][j]);
             }
         return;
@@ -802,19 +785,28 @@ static inline __attribute__((always_inline)) void tile_multiply(
     }
 }
 
-static void tile_dispatch(size_t rows, float *result, size_t pitch, const float *a, Matrix A,
-                          const float *panel, const float *bias, size_t columns, size_t depth,
-                          bool add) {
-#define ROWS(r) \
-    case r: if (r <= TILE_ROWS) tile_multiply(r, result, pitch, a, A, panel, bias, columns, depth, add); break
-    switch (rows) {
-        ROWS(1); ROWS(2); ROWS(3); ROWS(4); ROWS(5); ROWS(6); ROWS(7);
-        ROWS(8); ROWS(9); ROWS(10); ROWS(11); ROWS(12); ROWS(13); ROWS(14);
+/* All M rows of A against one panel, a tile at a time. */
+static void panel_multiply(float *result, size_t pitch, Matrix A, const float *panel,
+                           size_t panel_pitch, const float *bias, size_t M, size_t columns,
+                           size_t depth, bool add) {
+    for (size_t m = 0; m < M; m += TILE_ROWS) {
+        size_t rows = M - m < TILE_ROWS ? M - m : TILE_ROWS;
+        float *to = result + m * pitch;
+        Matrix from = {A.at + m * A.row, A.row, A.column};
+#define TILE(r)                                                                                 \
+    case r:                                                                                     \
+        if (r <= TILE_ROWS)                                                                     \
+            tile_multiply(r, to, pitch, from, panel, panel_pitch, bias, columns, depth, add);   \
+        break
+        switch (rows) {
+            TILE(14); TILE(13); TILE(12); TILE(11); TILE(10); TILE(9); TILE(8);
+            TILE(7); TILE(6); TILE(5); TILE(4); TILE(3); TILE(2); TILE(1);
+        }
+#undef TILE
     }
-#undef ROWS
 }
 
-/* Copies B[k0 .. k0+depth, n0 .. n0+columns] into a panel. */
+/* Copies rows k0 .. k0+depth and columns n0 .. n0+columns of B into a panel, zeros to its right. */
 static void panel_pack(float *panel, Matrix B, size_t k0, size_t depth, size_t n0, size_t columns) {
     const float *b = B.at + k0 * B.row + n0 * B.column;
     if (columns == TILE_COLUMNS && B.column == 1) {
@@ -828,15 +820,15 @@ static void panel_pack(float *panel, Matrix B, size_t k0, size_t depth, size_t n
                 panel[i * TILE_COLUMNS + n] = n < columns ? b[i * B.row + n * B.column] : 0;
 }
 
-/* The contract of matrix_product_plain. */
+/* The contract of matrix_product_plain.  A block of the result is one task for one thread. */
 void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float *bias, size_t M,
                     size_t N, size_t K, bool add) {
     static _Thread_local float storage[PANELS * DEPTH * TILE_COLUMNS] __attribute__((aligned(64)));
-    float *packed = storage; /* the calling thread's: the threads of the team all see this one */
-    size_t row_tiles = (M + TILE_ROWS - 1) / TILE_ROWS;
-    size_t blocks = (row_tiles + BLOCK_TILES - 1) / BLOCK_TILES;
-    size_t block_tiles = blocks ? (row_tiles + blocks - 1) / blocks : 0; /* blocks of equal size */
-    #pragma omp parallel if (2.0 * (double)M * (double)N * (double)K > 2e5)
+    float *packed = storage; /* the calling thread's: all threads of the team see this one */
+    size_t tiles = (M + TILE_ROWS - 1) / TILE_ROWS;
+    size_t blocks = (tiles + BLOCK_TILES - 1) / BLOCK_TILES;
+    size_t block_rows = blocks ? (tiles + blocks - 1) / blocks * TILE_ROWS : 0; /* of equal size */
+    #pragma omp parallel if (2.0 * (double)M * (double)N * (double)K > PARALLEL_FLOPS)
     for (size_t n0 = 0; n0 < N; n0 += PANELS * TILE_COLUMNS) {
         size_t width = N - n0 < PANELS * TILE_COLUMNS ? N - n0 : PANELS * TILE_COLUMNS;
         size_t panels = (width + TILE_COLUMNS - 1) / TILE_COLUMNS;
@@ -845,23 +837,197 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
             #pragma omp for schedule(static)
             for (size_t p = 0; p < panels; p++) {
                 size_t n = p * TILE_COLUMNS, left = width - n;
-                panel_pack(packed + p * DEPTH * TILE_COLUMNS, B, k0, depth, n0 + n,
+                panel_pack(packed + n * DEPTH, B, k0, depth, n0 + n,
                            left < TILE_COLUMNS ? left : TILE_COLUMNS);
             }
             #pragma omp for schedule(dynamic)
             for (size_t task = 0; task < blocks * panels; task++) {
-                size_t block = task / panels, p = task % panels, n = p * TILE_COLUMNS;
-                size_t columns = width - n < TILE_COLUMNS ? width - n : TILE_COLUMNS;
-                size_t last = (block + 1) * block_tiles < row_tiles ? (block + 1) * block_tiles : row_tiles;
-                for (size_t tile = block * block_tiles; tile < last; tile++) {
-                    size_t m = tile * TILE_ROWS, rows = M - m < TILE_ROWS ? M - m : TILE_ROWS;
-                    tile_dispatch(rows, result + m * pitch + n0 + n, pitch,
-                                  A.at + m * A.row + k0 * A.column, A,
-                                  packed + p * DEPTH * TILE_COLUMNS,
-                                  bias && k0 == 0 ? bias + n0 + n : NULL, columns, depth,
-                                  add || k0 > 0);
-                }
+                size_t m = task / panels * block_rows, n = task % panels * TILE_COLUMNS;
+                if (m >= M) continue; /* rounding up can leave the last block without rows */
+                panel_multiply(result + m * pitch + n0 + n, pitch,
+                               (Matrix){A.at + m * A.row + k0 * A.column, A.row, A.column},
+                               packed + n * DEPTH, TILE_COLUMNS,
+                               bias && k0 == 0 ? bias + n0 + n : NULL,
+                               M - m < block_rows ? M - m : block_rows,
+                               width - n < TILE_COLUMNS ? width - n : TILE_COLUMNS, depth,
+                               add || k0 > 0);
             }
+        }
+    }
+}
+
+/* --- Attention in tiles ----------------------------------------------------------------------
+ * The products inside attention are small, but they are matrix products: scores of all keys against
+ * TILE_COLUMNS queries at a time.  The scores stand transposed, S[s][t], a row for each key: a
+ * vector holds as many queries, and maximum, exponential and sum run down the columns, with no sum
+ * across a vector.  Keys come in strips, so that S and its gradient stay in the first-level cache.
+ *
+ *                        queries t0 .. t0+TILE_COLUMNS
+ *          key  0     [ S S S S S S S S ]    strip 0 of STRIP keys
+ *          key  1     [ S S S S S S S S ]
+ *            ...
+ *          key 64     [ . . S S S S S S ]    strip 1: `.` is s > t and counts as probability 0
+ */
+enum { STRIP = 64 };
+
+/* Rows of a matrix as a panel: where TILE_COLUMNS of them are there, the rows themselves. */
+static const float *panel_rows(float *room, const float *from, size_t *pitch, size_t rows,
+                               size_t columns) {
+    if (columns == TILE_COLUMNS) return from;
+    panel_pack(room, (Matrix){from, *pitch, 1}, 0, rows, 0, columns);
+    *pitch = TILE_COLUMNS;
+    return room;
+}
+
+/* result (M,D) += A (M,rows) times from (rows,D), rows at most STRIP; D taken a panel at a time. */
+static void strip_product_add(float *result, size_t pitch, Matrix A, const float *from,
+                              size_t from_pitch, size_t M, size_t D, size_t rows) {
+    float room[STRIP * TILE_COLUMNS];
+    for (size_t d = 0; d < D; d += TILE_COLUMNS) {
+        size_t columns = D - d < TILE_COLUMNS ? D - d : TILE_COLUMNS, panel_pitch = from_pitch;
+        const float *panel = panel_rows(room, from + d, &panel_pitch, rows, columns);
+        panel_multiply(result + d, pitch, A, panel, panel_pitch, NULL, M, columns, rows, true);
+    }
+}
+
+/* S[s][t] = sum over d of keys[s][d] queries[t][d], for `rows` keys and `count` queries.  turned holds
+ * the queries transposed; `fresh` says that it is not filled yet.  Where D is larger than DEPTH it
+ * holds a part only, and is filled again each time. */
+static void scores_compute(float *S, float *turned, bool fresh, const float *keys, size_t keys_pitch,
+                           const float *queries, size_t queries_pitch, size_t rows, size_t count,
+                           size_t D) {
+    for (size_t d = 0; d < D; d += DEPTH) {
+        size_t depth = D - d < DEPTH ? D - d : DEPTH;
+        if (fresh || D > DEPTH)
+            panel_pack(turned, (Matrix){queries, 1, queries_pitch}, d, depth, 0, count);
+        panel_multiply(S, TILE_COLUMNS, (Matrix){keys + d, keys_pitch, 1}, turned, TILE_COLUMNS,
+                       NULL, rows, TILE_COLUMNS, depth, d > 0);
+    }
+}
+
+/* What stands between the two passes over S: P times dropout's factor, for row s and query t. */
+static inline float attention_factor(Dropout dropout, size_t T, size_t t, size_t s) {
+    return dropout.rate > 0 ? dropout_factor(dropout, t * T + s) : 1.0f;
+}
+
+/* One head: queries t0 .. t0+count-1 (count at most TILE_COLUMNS), of which q is the first, against keys
+ * and values 0 .. t0+count-1.  Sets y (count,D) and lse (count).  dropout.first is the number of
+ * this head's P[0,0].  The KV cache of section 10 uses it too, so that both give the same bits. */
+static void attention_queries(float *y, size_t y_pitch, float *lse, const float *q, size_t q_pitch,
+                              const float *k, const float *v, size_t kv_pitch, size_t t0,
+                              size_t count, size_t T, size_t D, Dropout dropout) {
+    float S[STRIP * TILE_COLUMNS], turned[DEPTH * TILE_COLUMNS];
+    float maximum[TILE_COLUMNS], sum[TILE_COLUMNS], shrink[TILE_COLUMNS];
+    float scale = 1.0f / sqrtf((float)D);
+    for (size_t t = 0; t < TILE_COLUMNS; t++) maximum[t] = -INFINITY, sum[t] = 0;
+    for (size_t t = 0; t < count; t++) memset(y + t * y_pitch, 0, D * sizeof *y);
+    for (size_t s0 = 0; s0 < t0 + count; s0 += STRIP) {
+        size_t rows = t0 + count - s0 < STRIP ? t0 + count - s0 : STRIP;
+        scores_compute(S, turned, s0 == 0, k + s0 * kv_pitch, kv_pitch, q, q_pitch, rows, count, D);
+        for (size_t t = 0; t < TILE_COLUMNS; t++) shrink[t] = maximum[t];
+        for (size_t s = 0; s < rows; s++)
+            for (size_t t = 0; t < TILE_COLUMNS; t++) {
+                float score = S[s * TILE_COLUMNS + t] * scale;
+                score = s0 + s <= t0 + t ? score : -INFINITY;
+                S[s * TILE_COLUMNS + t] = score;
+                maximum[t] = score > maximum[t] ? score : maximum[t];
+            }
+        for (size_t t = 0; t < TILE_COLUMNS; t++) {
+            shrink[t] = exponential(shrink[t] - maximum[t]);
+            sum[t] *= shrink[t];
+        }
+        for (size_t s = 0; s < rows; s++)
+            for (size_t t = 0; t < TILE_COLUMNS; t++) {
+                float p = exponential(S[s * TILE_COLUMNS + t] - maximum[t]);
+                p = s0 + s <= t0 + t ? p : 0.0f; /* exponential() never returns 0 itself */
+                S[s * TILE_COLUMNS + t] = p;
+                sum[t] += p;
+            }
+        for (size_t s = 0; s < rows && dropout.rate > 0; s++)
+            for (size_t t = 0; t < count; t++)
+                S[s * TILE_COLUMNS + t] *= attention_factor(dropout, T, t0 + t, s0 + s);
+        for (size_t t = 0; t < count && s0 > 0; t++)
+            for (size_t d = 0; d < D; d++) y[t * y_pitch + d] *= shrink[t];
+        strip_product_add(y, y_pitch, (Matrix){S, 1, TILE_COLUMNS}, v + s0 * kv_pitch, kv_pitch,
+                          count, D, rows);
+    }
+    for (size_t t = 0; t < count; t++) {
+        for (size_t d = 0; d < D; d++) y[t * y_pitch + d] *= 1.0f / sum[t];
+        lse[t] = maximum[t] + logf(sum[t]);
+    }
+}
+
+/* The contract of attention_forward_plain. */
+void attention_forward(float *y, float *lse, const float *qkv, size_t B, size_t T, size_t C,
+                       size_t H, Dropout dropout) {
+    size_t D = C / H, groups = (T + TILE_COLUMNS - 1) / TILE_COLUMNS;
+    #pragma omp parallel for schedule(dynamic)
+    for (size_t task = 0; task < B * H * groups; task++) {
+        size_t bh = task / groups, b = bh / H, h = bh % H, t0 = task % groups * TILE_COLUMNS;
+        size_t count = T - t0 < TILE_COLUMNS ? T - t0 : TILE_COLUMNS;
+        const float *q = qkv + b * T * 3 * C + h * D, *k = q + C, *v = k + C;
+        Dropout head = {dropout.rate, dropout.key, dropout.first + bh * T * T};
+        attention_queries(y + (b * T + t0) * C + h * D, C, lse + bh * T + t0, q + t0 * 3 * C, 3 * C,
+                          k, v, 3 * C, t0, count, T, D, head);
+    }
+}
+
+/* One head backward, for the same queries.  Sets dq (count,D), adds to all dk and dv. */
+static void attention_queries_backward(float *dq, float *dk, float *dv, const float *dy,
+                                       const float *y, const float *lse, const float *q,
+                                       const float *k, const float *v, size_t t0, size_t count,
+                                       size_t T, size_t C, size_t D, Dropout dropout) {
+    float P[STRIP * TILE_COLUMNS], dS[STRIP * TILE_COLUMNS];
+    float q_turned[DEPTH * TILE_COLUMNS], dy_turned[DEPTH * TILE_COLUMNS];
+    float sum_p_dp[TILE_COLUMNS] = {0}, lse_t[TILE_COLUMNS] = {0};
+    float scale = 1.0f / sqrtf((float)D);
+    const size_t pitch = 3 * C;
+    for (size_t t = 0; t < count; t++) {
+        sum_p_dp[t] = dot_product(dy + t * C, y + t * C, D);
+        lse_t[t] = lse[t];
+        memset(dq + t * pitch, 0, D * sizeof *dq);
+    }
+    for (size_t s0 = 0; s0 < t0 + count; s0 += STRIP) {
+        size_t rows = t0 + count - s0 < STRIP ? t0 + count - s0 : STRIP, at = s0 * pitch;
+        scores_compute(P, q_turned, s0 == 0, k + at, pitch, q, pitch, rows, count, D);
+        scores_compute(dS, dy_turned, s0 == 0, v + at, pitch, dy, C, rows, count, D); /* dP */
+        for (size_t s = 0; s < rows; s++)
+            for (size_t t = 0; t < TILE_COLUMNS; t++) {
+                size_t i = s * TILE_COLUMNS + t;
+                float p = exponential(P[i] * scale - lse_t[t]);
+                P[i] = s0 + s <= t0 + t ? p : 0.0f;
+            }
+        for (size_t s = 0; s < rows; s++)
+            for (size_t t = 0; t < TILE_COLUMNS; t++) {
+                size_t i = s * TILE_COLUMNS + t;
+                float f = dropout.rate > 0 ? attention_factor(dropout, T, t0 + t, s0 + s) : 1.0f;
+                dS[i] = P[i] * (f * dS[i] - sum_p_dp[t]) * scale;
+                P[i] *= f;
+            }
+        strip_product_add(dq, pitch, (Matrix){dS, 1, TILE_COLUMNS}, k + at, pitch, count, D, rows);
+        strip_product_add(dk + at, pitch, (Matrix){dS, TILE_COLUMNS, 1}, q, pitch, rows, D, count);
+        strip_product_add(dv + at, pitch, (Matrix){P, TILE_COLUMNS, 1}, dy, C, rows, D, count);
+    }
+}
+
+/* The contract of attention_backward_plain.  A thread owns a head: all its queries add to dk and dv. */
+void attention_backward(float *dqkv /* sets */, const float *dy, const float *y, const float *lse,
+                        const float *qkv, size_t B, size_t T, size_t C, size_t H, Dropout dropout) {
+    size_t D = C / H;
+    #pragma omp parallel for schedule(dynamic)
+    for (size_t bh = 0; bh < B * H; bh++) {
+        size_t b = bh / H, h = bh % H, at = b * T * 3 * C + h * D;
+        const float *q = qkv + at, *k = q + C, *v = k + C;
+        float *dq = dqkv + at, *dk = dq + C, *dv = dk + C;
+        Dropout head = {dropout.rate, dropout.key, dropout.first + bh * T * T};
+        for (size_t t = 0; t < T; t++) {
+            memset(dk + t * 3 * C, 0, D * sizeof *dk);
+            memset(dv + t * 3 * C, 0, D * sizeof *dv);
+        }
+        for (size_t t0 = 0; t0 < T; t0 += TILE_COLUMNS) {
+            size_t count = T - t0 < TILE_COLUMNS ? T - t0 : TILE_COLUMNS, row = (b * T + t0) * C + h * D;
+            attention_queries_backward(dq + t0 * 3 * C, dk, dv, dy + row, y + row, lse + bh * T + t0,
+                                       q + t0 * 3 * C, k, v, t0, count, T, C, D, head);
         }
     }
 }
@@ -1775,8 +1941,10 @@ static void decode_block(const GPT *gpt, Cache *cache, size_t l, size_t rows) {
     #pragma omp parallel for
     for (size_t rh = 0; rh < rows * H; rh++) {
         size_t r = rh / H, h = rh % H;
-        attention_row(cache->attention + r * C + h * D, cache->qkv + r * 3 * C + h * D, keys + h * D,
-                      values + h * D, C, cache->length + r + 1, D, (Dropout){0});
+        float lse; /* only the backward pass would need it */
+        attention_queries(cache->attention + r * C + h * D, C, &lse, cache->qkv + r * 3 * C + h * D,
+                          3 * C, keys + h * D, values + h * D, C, cache->length + r, 1, 0, D,
+                          (Dropout){0});
     }
     matmul_forward(cache->branch, cache->attention, weight_of(gpt, PROJ_W, l), weight_of(gpt, PROJ_B, l),
                    rows, C, C);
