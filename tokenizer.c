@@ -37,14 +37,22 @@
  * ====================================================================================== */
 
 static const char *program_name = "tokenizer"; /* opens every message; train.c says "train" */
-static const char *unfinished_file = NULL;     /* a temporary file to take away on the way out */
 
+/* Files that are written but have not taken their names yet: taken away on the way out. */
+enum { PENDING_MAX = 16 };
+static struct { char *temporary, *path; } pending_files[PENDING_MAX];
+static int pending_count;
+
+/* Control bytes, which a hostile file may have put into a name, are shown as '?': a message is one
+ * line, and no terminal obeys it. */
 void message_print(const char *format, va_list arguments) {
-    if (unfinished_file) unlink(unfinished_file);
+    char text[1024];
+    for (int i = 0; i < pending_count; i++) unlink(pending_files[i].temporary);
+    vsnprintf(text, sizeof text, format, arguments);
+    for (char *c = text; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7F) *c = '?';
     fflush(stdout);
-    fprintf(stderr, "%s: ", program_name);
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
+    fprintf(stderr, "%s: %s\n", program_name, text);
 }
 
 /* Ends the program with one line on stderr, exit status 1. */
@@ -134,24 +142,33 @@ Bytes file_read(const char *path) {
 
 /* Files are replaced whole or not at all: what is written goes to PATH.tmp, which takes the
  * name PATH only after every byte is on the disk.  Whoever opens PATH, at any instant, a power
- * cut included, sees the old file or the new one. */
+ * cut included, sees the old file or the new one.
+ *
+ * Files that belong together are written between files_hold() and files_release(): they take their
+ * names at the end, one behind the other, when nothing is left that could fail for want of room. */
 typedef struct {
     FILE *stream;
-    char *path, *temporary;
+    char *path, *temporary; /* they belong to the list of pending files */
 } FileWriter;
+
+static bool files_held;
 
 FileWriter file_create(const char *path) {
     FileWriter file = {NULL, text_format("%s", path), text_format("%s.tmp", path)};
     file.stream = fopen(file.temporary, "wb");
     if (!file.stream) die("%s: cannot create: %s", file.temporary, strerror(errno));
-    unfinished_file = file.temporary;
+    assert(pending_count < PENDING_MAX);
+    pending_files[pending_count].temporary = file.temporary;
+    pending_files[pending_count++].path = file.path;
     return file;
 }
 
+__attribute__((noreturn)) static void file_fail(const char *temporary, const char *path) {
+    die("%s: cannot write: %s (%s, if there was one, is as it was)", temporary, strerror(errno), path);
+}
+
 void file_write(FileWriter *file, const void *data, size_t bytes) {
-    if (bytes && fwrite(data, 1, bytes, file->stream) != bytes)
-        die("%s: cannot write: %s (%s, if there was one, is as it was)", file->temporary,
-            strerror(errno), file->path);
+    if (bytes && fwrite(data, 1, bytes, file->stream) != bytes) file_fail(file->temporary, file->path);
 }
 
 /* Makes a finished rename of a file in this folder survive a power cut. */
@@ -165,21 +182,38 @@ void folder_flush(const char *path) {
     free(folder);
 }
 
+/* Gives all pending files their names. */
+void files_release(void) {
+    files_held = false;
+    for (int i = 0; i < pending_count; i++) {
+        char *temporary = pending_files[i].temporary, *path = pending_files[i].path;
+        if (rename(temporary, path) != 0) file_fail(temporary, path);
+        folder_flush(path);
+    }
+    for (int i = 0; i < pending_count; i++) {
+        free(pending_files[i].temporary);
+        free(pending_files[i].path);
+    }
+    pending_count = 0;
+}
+
+void files_hold(void) { files_held = true; }
+
+/* The end of a file that file_create began: all of it is on the disk. */
 void file_commit(FileWriter *file) {
     bool good = fflush(file->stream) == 0 && fsync(fileno(file->stream)) == 0;
-    good = fclose(file->stream) == 0 && good;
-    if (!good || rename(file->temporary, file->path) != 0)
-        die("%s: cannot write: %s (%s, if there was one, is as it was)", file->temporary,
-            strerror(errno), file->path);
-    unfinished_file = NULL;
-    folder_flush(file->path);
-    free(file->path);
-    free(file->temporary);
+    int error = errno;
+    if (fclose(file->stream) != 0 || !good) {
+        if (!good) errno = error;
+        file_fail(file->temporary, file->path);
+    }
+    if (!files_held) files_release();
 }
 
 /* Creates a folder and those above it; one that exists is as good. */
 void folder_create(const char *path) {
     char *part = text_format("%s", path);
+    if (!*part) die("the name of a folder is empty");
     for (char *c = part + 1; *c; c++) {
         if (*c != '/') continue;
         *c = 0;
@@ -302,21 +336,30 @@ bool json_key(Json *j, char *key, size_t capacity) {
     return true;
 }
 
+static size_t json_digits(Json *j) { /* steps over digits, of which there must be one */
+    size_t start = j->at;
+    while (j->at < j->size && j->text[j->at] >= '0' && j->text[j->at] <= '9') j->at++;
+    if (j->at == start) json_fail(j, "a digit");
+    return j->at - start;
+}
+
 double json_number(Json *j) {
     int c = json_peek(j);
     if (c != '-' && !(c >= '0' && c <= '9')) json_fail(j, "a number");
-    char digits[64];
-    size_t length = 0;
-    while (j->at + length < j->size && length + 1 < sizeof digits &&
-           strchr("+-.eE0123456789", j->text[j->at + length]) && j->text[j->at + length]) {
-        digits[length] = (char)j->text[j->at + length];
-        length++;
+    size_t start = j->at;
+    if (c == '-') j->at++;
+    bool zero = j->at < j->size && j->text[j->at] == '0';
+    if (json_digits(j) > 1 && zero) json_fail(j, "no digit behind a leading 0");
+    if (j->at < j->size && j->text[j->at] == '.') { j->at++; json_digits(j); }
+    if (j->at < j->size && (j->text[j->at] == 'e' || j->text[j->at] == 'E')) {
+        j->at++;
+        if (j->at < j->size && (j->text[j->at] == '+' || j->text[j->at] == '-')) j->at++;
+        json_digits(j);
     }
-    digits[length] = 0;
-    char *end;
-    double value = strtod(digits, &end);
-    if (*end) json_fail(j, "a number");
-    j->at += length;
+    char *digits = text_format("%.*s", (int)(j->at - start < 4096 ? j->at - start : 4096),
+                               (const char *)j->text + start);
+    double value = strtod(digits, NULL);
+    free(digits);
     return value;
 }
 
@@ -342,24 +385,33 @@ bool json_boolean(Json *j) {
     return false;
 }
 
-/* Steps over one value of any kind.  A counter stands for the nesting, so that no file, however
- * deep, can exhaust the stack. */
-void json_skip(Json *j) {
-    size_t depth = 0;
-    do {
-        int c = json_peek(j);
-        if (c == '{' || c == '[') { depth++; j->at++; continue; }
-        if (depth && (c == '}' || c == ']')) { depth--; j->at++; continue; }
-        if (depth && (c == ',' || c == ':')) { j->at++; continue; }
-        if (c == '"') {
-            for (j->at++; j->at < j->size && j->text[j->at] != '"'; j->at++)
-                if (j->text[j->at] == '\\') j->at++;
-            if (j->at >= j->size) json_fail(j, "the closing quote of a string");
-            j->at++;
-        } else if (c == 't' || c == 'f') json_boolean(j);
-        else if (c == 'n') { if (!json_word(j, "null")) json_fail(j, "null"); }
-        else json_number(j);
-    } while (depth);
+enum { JSON_DEPTH_MAX = 64 };
+
+static void json_skip_at(Json *j, int depth) {
+    char key[1024];
+    int c = json_peek(j);
+    if (depth > JSON_DEPTH_MAX) json_fail(j, "fewer brackets inside each other");
+    if (c == '{')
+        for (json_enter(j, '{'); json_key(j, key, sizeof key);) json_skip_at(j, depth + 1);
+    else if (c == '[')
+        for (json_enter(j, '['); json_more(j, ']');) json_skip_at(j, depth + 1);
+    else if (c == '"') {
+        for (j->at++; j->at < j->size && j->text[j->at] != '"'; j->at++)
+            if (j->text[j->at] == '\\') j->at++;
+        if (j->at >= j->size) json_fail(j, "the closing quote of a string");
+        j->at++;
+    } else if (c == 't' || c == 'f') json_boolean(j);
+    else if (c == 'n') { if (!json_word(j, "null")) json_fail(j, "null"); }
+    else json_number(j);
+}
+
+/* Steps over one value of any kind.  It calls itself for what stands in brackets, but not deeper
+ * than JSON_DEPTH_MAX: no file can exhaust the stack. */
+void json_skip(Json *j) { json_skip_at(j, 0); }
+
+/* Nothing but blanks may follow. */
+void json_end(Json *j) {
+    if (json_peek(j) != -1) json_fail(j, "the end of the text");
 }
 
 /* =========================================================================================
