@@ -546,7 +546,7 @@ typedef struct {
     uint32_t result;      /* the id of the token that takes their place */
 } Merge;
 
-typedef struct Cache Cache; /* pieces met before, with their ids: section 6 */
+typedef struct PieceCache PieceCache; /* pieces met before, with their ids: section 6 */
 
 typedef struct {
     size_t vocab;             /* number of ids; they run from 0 to vocab - 1 */
@@ -558,7 +558,7 @@ typedef struct {
     size_t merge_slot_count;  /* a power of two */
     uint32_t *specials;       /* ids of the special tokens */
     size_t special_count;
-    Cache *cache;             /* made by the first text that is encoded */
+    PieceCache *cache;             /* made by the first text that is encoded */
 } Tokenizer;
 
 /* GPT-2 writes each byte as one letter, so that a token can stand in a text file whatever it
@@ -1301,7 +1301,7 @@ static size_t piece_encode(const Tokenizer *t, const unsigned char *piece, size_
 /* A piece has one slot in which it may be kept, and the last one to come keeps it: common pieces
  * come so often that they are nearly always there, and memory stays what it is.  The key is the
  * whole piece with its length behind it, so a slot never answers for another piece. */
-struct Cache {
+struct PieceCache {
     struct {
         uint64_t key[3]; /* the bytes, zeros behind them, the length in the last; all 0 is free */
         uint32_t count, ids[CACHE_IDS];
