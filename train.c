@@ -1240,6 +1240,10 @@ static size_t table_fill(const Config *config, Tensor *table, size_t *parameters
     return row;
 }
 
+static size_t tensor_rows(const Config *config) { /* of the table */
+    return KINDS + (config->layers - 1) * BLOCK_KINDS;
+}
+
 size_t config_parameters(const Config *config) {
     size_t parameters;
     table_fill(config, NULL, &parameters);
@@ -1251,7 +1255,7 @@ size_t config_parameters(const Config *config) {
 GPT *gpt_create(const Config *config, bool training) {
     GPT *gpt = memory_allocate(1, sizeof *gpt);
     gpt->config = *config;
-    gpt->table = memory_allocate(4 + config->layers * BLOCK_KINDS, sizeof *gpt->table);
+    gpt->table = memory_allocate(tensor_rows(config), sizeof *gpt->table);
     gpt->tensor_count = table_fill(config, gpt->table, &gpt->parameter_count);
     gpt->weights = memory_allocate(gpt->parameter_count, sizeof *gpt->weights);
     if (training)
@@ -1814,10 +1818,8 @@ static void safetensors_entry(SafeTensors *file, Json *j, const char *name, size
         bytes *= t.shape[d];
     }
     if (n != 2 || limits[0] > limits[1] || limits[1] > space || limits[1] - limits[0] != bytes)
-        die("%s: tensor %s: its offsets do not fit its shape and the file: the file is damaged "
-            "or "
-            "not complete",
-            file->path, name);
+        die("%s: tensor %s: its offsets do not fit its shape and the file: damaged or not "
+            "complete", file->path, name);
     t.start = data_start + limits[0];
     t.bytes = bytes;
     for (size_t i = 0; i < file->count; i++)
@@ -1844,9 +1846,8 @@ SafeTensors *safetensors_open(const char *path) {
     uint64_t header = 0;
     for (int i = 7; i >= 0; i--) header = header << 8 | file->data[i];
     if (header > file->size - 8)
-        die("%s: its header should have %llu bytes, the file has %zu: damaged, not complete, "
-            "or not a "
-            "safetensors file",
+        die("%s: its header should have %llu bytes, the file has %zu: damaged, not "
+            "complete, or not a safetensors file",
             path, (unsigned long long)header, file->size);
     Json j = {file->data, 8 + (size_t)header, 8, path, true};
     char name[128];
@@ -1930,8 +1931,8 @@ static void weights_write(const GPT *gpt, const char *path) {
 static void config_write(const Config *config, const char *path) {
     char *text = text_format(
         "{\n  \"architectures\": [\"GPT2LMHeadModel\"],\n  \"model_type\": \"gpt2\",\n"
-        "  \"vocab_size\": %zu,\n  \"n_positions\": %zu,\n  \"n_ctx\": %zu,\n  \"n_embd\": "
-        "%zu,\n"
+        "  \"vocab_size\": %zu,\n  \"n_positions\": %zu,\n  \"n_ctx\": %zu,\n  "
+        "\"n_embd\": %zu,\n"
         "  \"n_layer\": %zu,\n  \"n_head\": %zu,\n  \"n_inner\": null,\n"
         "  \"activation_function\": \"gelu_new\",\n  \"layer_norm_epsilon\": 1e-05,\n"
         "  \"initializer_range\": 0.02,\n  \"embd_pdrop\": %.9g,\n  \"attn_pdrop\": %.9g,\n"
@@ -1947,15 +1948,19 @@ static void config_write(const Config *config, const char *path) {
 
 /* NULL if a model can have this shape, else what is wrong, in memory that the caller frees. */
 char *config_problem(const Config *c) {
-    const struct { const char *name; size_t value, limit; } sizes[] = {
-        {"layers", c->layers, 1000}, {"heads", c->heads, 1000}, {"channels", c->channels, 1 << 16},
-        {"context", c->context, 1 << 20}, {"vocab", c->vocab, 1 << 24}};
+    const struct { const char *name; size_t value, limit;
+    } sizes[] = {{"layers", c->layers, 1000},
+                 {"heads", c->heads, 1000},
+                 {"channels", c->channels, 1 << 16},
+                 {"context", c->context, 1 << 20},
+                 {"vocab", c->vocab, 1 << 24}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (sizes[i].value < 1 || sizes[i].value > sizes[i].limit)
             return text_format("%s is %zu, it must be from 1 to %zu", sizes[i].name,
                                sizes[i].value, sizes[i].limit);
     if (c->channels % c->heads)
-        return text_format("channels (%zu) must be a multiple of heads (%zu)", c->channels, c->heads);
+        return text_format("channels (%zu) must be a multiple of heads (%zu)", c->channels,
+                           c->heads);
     if (!(c->dropout >= 0 && c->dropout < 1))
         return text_format("dropout is %g, it must be from 0 to below 1", (double)c->dropout);
     return NULL;
@@ -1984,11 +1989,13 @@ static Config config_read(const char *path) {
         } else if (!strcmp(key, "scale_attn_by_inverse_layer_idx")) {
             if (json_boolean(&j)) die("%s: %s must be false here", path, key);
         } else if (!strcmp(key, "layer_norm_epsilon")) {
-            if (fabs(json_number(&j) - LAYERNORM_EPS) > 1e-9) die("%s: %s must be 1e-5 here", path, key);
+            if (fabs(json_number(&j) - LAYERNORM_EPS) > 1e-9)
+                die("%s: %s must be 1e-5 here", path, key);
         } else if (!strcmp(key, "activation_function")) {
             json_string(&j, value, sizeof value);
             if (strcmp(value, "gelu_new") && strcmp(value, "gelu_pytorch_tanh"))
-                die("%s: activation_function is \"%s\", only gelu_new is known here", path, value);
+                die("%s: activation_function is \"%s\", only gelu_new is known here", path,
+                    value);
         } else json_skip(&j);
     }
     json_end(&j);
@@ -2213,7 +2220,8 @@ void text_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
                    const uint32_t *prompt, size_t prompt_count, size_t count,
                    const Sampling *sampling, uint64_t seed, FILE *out) {
     size_t V = gpt->config.vocab, context = gpt->config.context, length = 0;
-    size_t known = tokenizer->vocab; /* a vocabulary padded to a round size has ids without text */
+    size_t known =
+        tokenizer->vocab; /* a vocabulary padded to a round size has ids without text */
     int32_t *tokens = memory_allocate(context, sizeof *tokens);
     float *logits = memory_allocate(V, sizeof *logits);
     Candidate *room = memory_allocate(V, sizeof *room);
@@ -2260,7 +2268,7 @@ typedef struct { /* every choice that the command line offers; section 12 has na
     const char *data[64]; /* up to the first NULL */
     double validation, test;
     size_t eval_every, eval_batches, patience, log_every, sample;
-    const char *out, *init, *model;
+    const char *out, *init, *model, *tokenizer;
     bool overwrite;
     size_t seed, threads;
     int split;
@@ -2311,53 +2319,59 @@ static const char *bytes_text(double bytes) {
 }
 
 /* The table of tensors; those of the L blocks, which are alike, share a row. */
-void tensors_print(FILE *out, const GPT *gpt) {
+void tensors_print(FILE *out, const Config *config) {
+    Tensor *table = memory_allocate(tensor_rows(config), sizeof *table);
+    size_t parameters, rows = table_fill(config, table, &parameters);
     fprintf(out, "%-42s %-16s %6s %12s  %s\n", "tensor", "shape", "times", "parameters",
             "decays");
-    size_t L = gpt->config.layers;
-    for (int kind = 0; kind < KINDS; kind++) {
-        const Tensor *t = tensor_of(gpt, kind, 0);
-        size_t times = kind >= LN1_W && kind < LNF_W ? L : 1;
+    for (size_t i = 0; i < rows; i++) {
+        const Tensor *t = &table[i];
+        bool in_block = i >= LN1_W && i < rows - 2;
+        size_t times = in_block ? config->layers : 1;
         char shape[48];
-        if (!t->count) continue;
+        if (!t->count || (in_block && i >= LN1_W + BLOCK_KINDS)) continue;
         if (t->rank == 2) snprintf(shape, sizeof shape, "(%zu, %zu)", t->shape[0], t->shape[1]);
         else snprintf(shape, sizeof shape, "(%zu)", t->shape[0]);
         fprintf(out, "%-42s %-16s %6zu %12zu  %s\n", t->name, shape, times, times * t->count,
                 t->decay ? "yes" : "no");
     }
-    fprintf(out, "%-42s %-16s %6s %12zu\n", "all parameters", "", "", gpt->parameter_count);
+    fprintf(out, "%-42s %-16s %6s %12zu\n", "all parameters", "", "", parameters);
+    free(table);
 }
 
-/* Bytes and FLOPs of training with batches of micro_batch sequences at a time. */
-void budget_print(FILE *out, const GPT *gpt, size_t micro_batch, double tokens,
-                  double train_tokens) {
-    const Config *config = &gpt->config;
+/* Bytes and FLOPs of training on `tokens` tokens, micro_batch sequences at a time; different:
+ * how
+ * many of them the text has, 0 if that is not known.       [glossary: Chinchilla optimum] */
+void budget_print(FILE *out, const Config *config, size_t micro_batch, double tokens,
+                  double different) {
     size_t T = config->context;
-    double P = (double)gpt->parameter_count;
+    double P = (double)config_parameters(config);
     double weights = 4 * P, gradients = 4 * P, moments = 8 * P;
     double activations = (double)activations_bytes(config, micro_batch, T, true);
+    double cache = 8.0 * (double)(config->layers * T * config->channels);
     Activations a = {.B = micro_batch, .T = T, .training = true, .kept = config->layers};
     a.head_rows = head_rows_default(micro_batch * T, config->vocab);
     ActivationRow rows[ACTIVATION_ROWS];
     size_t n = activations_table(&a, config, rows);
     fprintf(out, "\n%-42s %s for a micro-batch of %zu x %zu tokens\n", "activations",
             bytes_text(activations), micro_batch, T);
-    for (size_t i = 0; i < n; i++)
-        if (4.0 * (double)rows[i].count >=
-            0.02 * activations) /* the small ones would hide the others */
-            fprintf(out, "  %-40s %s\n", rows[i].name, bytes_text(4.0 * (double)rows[i].count));
-    fprintf(out,
-            "\nmemory: weights %s + gradients %s + Adam's two moments %s + activations %s = "
-            "%s\n",
-            bytes_text(weights), bytes_text(gradients), bytes_text(moments),
-            bytes_text(activations), bytes_text(weights + gradients + moments + activations));
+    for (size_t i = 0; i < n; i++) {
+        double bytes = 4.0 * (double)rows[i].count;
+        if (bytes < 0.02 * activations)
+            continue; /* the many small ones would hide the others */
+        fprintf(out, "  %-40s %s\n", rows[i].name, bytes_text(bytes));
+    }
+    fprintf(out, "\nmemory: weights %s + gradients %s + Adam's two moments %s",
+            bytes_text(weights), bytes_text(gradients), bytes_text(moments));
+    fprintf(out, " + activations %s = %s\n", bytes_text(activations),
+            bytes_text(weights + gradients + moments + activations));
     fprintf(out, "inference needs weights %s + KV cache %s only\n", bytes_text(weights),
-            bytes_text(8.0 * (double)(config->layers * T * config->channels)));
+            bytes_text(cache));
     fprintf(out, "compute: %.3g FLOPs a token, %.3g in all for %.3g tokens\n",
             flops_per_token(config, T), flops_per_token(config, T) * tokens, tokens);
     fprintf(out, "tokens per parameter: %.2f over the run", tokens / P);
-    if (train_tokens > 0) fprintf(out, ", %.3g of them different", train_tokens / P);
-    fprintf(out, "  (Chinchilla's optimum is about 20)\n");
+    if (different > 0) fprintf(out, ", %.3g of them different", different / P);
+    fprintf(out, " (Chinchilla's optimum is about 20)\n");
 }
 
 typedef struct {
@@ -2412,7 +2426,7 @@ typedef struct {
     float *dlosses;            /* (micro_batch,T) */
     FILE *log;
     char *best_folder;
-    double best_loss;          /* validation loss of the best model so far */
+    double best_loss, shown_loss; /* validation loss of the best model, and the latest one */
     size_t best_step, bad_evaluations; /* since the best one */
     double peak;               /* FLOPs per second */
     double start, shown;       /* clock: of the first step, of the last progress line */
@@ -2472,77 +2486,96 @@ static void progress_show(Run *run, uint64_t step, double loss, double norm, flo
             "%sstep %llu/%zu  epoch %.2f  loss %.4f  val %.4f  lr %.2e  norm %.3f  %.0f tok/s  "
             "%.0f%% of peak  %d:%02d left%s",
             run->terminal ? "\r" : "", (unsigned long long)step + 1, run->o->steps,
-            batch_epochs(&run->source, step + 1), loss, run->best_loss, lr, norm, rate,
+            batch_epochs(&run->source, step + 1), loss, run->shown_loss, lr, norm, rate,
             100 * rate * flops_per_token(&run->gpt->config, run->source.T) / run->peak,
             (int)(left / 60), (int)left % 60, run->terminal ? "\033[K" : "\n");
     run->line_open = run->terminal;
 }
 
-/* A row of log.csv.  val_loss is empty between evaluations. */
+/* A row of log.csv; what is not known stays empty. */
 static void log_row(Run *run, uint64_t step, double loss, const Evaluation *e, float lr,
                     double norm) {
     double elapsed = clock_seconds() - run->start;
     double tokens = (double)run->o->batch * (double)run->source.T * (double)step;
-    fprintf(run->log, "%llu,%.4f,%.0f,%.9g,", (unsigned long long)step,
-            batch_epochs(&run->source, step), tokens, loss);
-    if (e) fprintf(run->log, "%.9g,%.9g", e->loss, e->bits_per_byte);
-    else fputc(',', run->log);
-    fprintf(run->log, ",%.9g,%.9g,%.1f,%.3f\n", (double)lr, norm, tokens / (elapsed + 1e-9),
-            elapsed);
+    fprintf(run->log, "%llu,%.4f,%.0f,", (unsigned long long)step,
+            batch_epochs(&run->source, step), tokens);
+    if (step > 0) fprintf(run->log, "%.9g", loss);
+    if (e) fprintf(run->log, ",%.9g,%.9g", e->loss, e->bits_per_byte);
+    else fputs(",,", run->log);
+    if (step > 0)
+        fprintf(run->log, ",%.9g,%.9g,%.1f", (double)lr, norm, tokens / (elapsed + 1e-9));
+    else fputs(",,,", run->log);
+    fprintf(run->log, ",%.3f\n", elapsed);
     if (fflush(run->log) != 0)
         die("%s/log.csv: cannot write: %s", run->o->out, strerror(errno));
 }
 
-/* Shows what the model would write now. */
+/* Shows what the model would write now, from the first token of the text on. */
 static void sample_show(Run *run, size_t count) {
-    uint32_t *prompt;
     Sampling sampling = {0.8, 0, 1.0};
-    size_t n =
-        tokenizer_encode(run->tokenizer, (const unsigned char *)"\n", 1, "prompt", &prompt);
     fputs("--- sample: ", stderr);
-    text_generate(run->gpt, run->cache, run->tokenizer, prompt, n, count, &sampling,
+    text_generate(run->gpt, run->cache, run->tokenizer, run->corpus.tokens, 1, count, &sampling,
                   run->o->seed, stderr);
     fputs("\n---\n", stderr);
-    free(prompt);
 }
 
-/* Evaluates, keeps the last and the best model, shows a sample.  Returns false when it is time
- * to
- * stop early.                              [glossary: Early stopping, Convergence] */
+/* Loss on the validation part; notes whether the model is the best so far.  A model that has
+ * not learned anything here cannot be the best, unless --init brought it.  */
+static Evaluation validation_run(Run *run, uint64_t step, bool *improved) {
+    Evaluation e = split_evaluate(run->gpt, run->activations, run->tokenizer,
+                                  &run->splits[SPLIT_VALIDATION],
+                                  run->o->eval_batches * run->activations->B);
+    *improved = e.loss < run->best_loss && (step > 0 || run->o->init);
+    if (*improved) {
+        run->best_loss = e.loss;
+        run->best_step = step;
+        run->bad_evaluations = 0;
+    } else if (step > 0) run->bad_evaluations++;
+    run->shown_loss = e.loss;
+    progress_close(run);
+    fprintf(stderr, "step %llu: validation loss %.4f, perplexity %.4g, %.3f bits per byte%s\n",
+            (unsigned long long)step, e.loss, exp(e.loss), e.bits_per_byte,
+            *improved ? " (best so far)" : "");
+    if (step == 0 && !run->o->init)
+        fprintf(stderr, "an untrained model should score ln V = ln %zu = %.4f\n",
+                run->gpt->config.vocab, log((double)run->gpt->config.vocab));
+    return e;
+}
+
+/* Evaluates, logs, keeps the last and the best model, shows a sample.  Returns false when it is
+ * time to stop.                         [glossary: Early stopping, Convergence] */
 static bool evaluation_run(Run *run, uint64_t step, double loss, float lr, double norm) {
     const Options *o = run->o;
-    bool improved = true;
-    if (run->splits[SPLIT_VALIDATION].count) {
-        size_t sequences = o->eval_batches * run->activations->B;
-        Evaluation e = split_evaluate(run->gpt, run->activations, run->tokenizer,
-                                      &run->splits[SPLIT_VALIDATION], sequences);
-        improved = e.loss < run->best_loss;
-        if (improved) {
-            run->best_loss = e.loss;
-            run->best_step = step;
-            run->bad_evaluations = 0;
-        } else run->bad_evaluations++;
-        progress_close(run);
-        fprintf(stderr,
-                "step %llu: validation loss %.4f, perplexity %.2f, %.3f bits per byte%s\n",
-                (unsigned long long)step, e.loss, exp(e.loss), e.bits_per_byte,
-                step == 0  ? ""
-                : improved ? " (best so far)"
-                           : "");
-        log_row(run, step, loss, &e, lr, norm);
-        if (step == 0)
-            fprintf(stderr, "an untrained model should score ln V = ln %zu = %.4f\n",
-                    run->gpt->config.vocab, log((double)run->gpt->config.vocab));
-        if (!isfinite(e.loss))
-            die("step %llu: the validation loss is not finite; %s keeps the last good "
-                "model",
-                (unsigned long long)step, o->out);
-    }
-    if (step == 0) return true;
-    model_write(run->gpt, run->tokenizer, o->out);
+    bool improved = step > 0, validated = run->splits[SPLIT_VALIDATION].count > 0;
+    Evaluation e = {0};
+    if (validated) e = validation_run(run, step, &improved);
+    log_row(run, step, loss, validated ? &e : NULL, lr, norm);
+    if (!isfinite(e.loss))
+        die("step %llu: the validation loss is not a finite number; %s keeps the last good "
+            "model",
+            (unsigned long long)step, o->out);
+    if (step > 0) model_write(run->gpt, run->tokenizer, o->out);
     if (improved) model_write(run->gpt, run->tokenizer, run->best_folder);
-    if (o->sample) sample_show(run, o->sample);
+    if (step > 0 && o->sample) sample_show(run, o->sample);
     return !(o->patience && run->bad_evaluations >= o->patience);
+}
+
+/* Says how a run ended. */
+static void run_report(const Run *run, uint64_t step, bool stopped_early) {
+    const Options *o = run->o;
+    if (interrupted)
+        fprintf(stderr, "interrupted after step %llu; the model is saved. To train on from its "
+                        "weights: ./train --init %s --out ANOTHER ...\n",
+                (unsigned long long)step, o->out);
+    else if (stopped_early)
+        fprintf(stderr, "stopped early: no better validation loss in %zu evaluations\n",
+                o->patience);
+    printf("%llu steps in %.1f s", (unsigned long long)step, clock_seconds() - run->start);
+    if (isfinite(run->best_loss))
+        printf(", best validation loss %.4f at step %zu", run->best_loss, run->best_step);
+    printf("\nthe last model is in %s, the best in %s\nlet it write: ./train generate --model "
+           "%s\n",
+           o->out, run->best_folder, run->best_folder);
 }
 
 /* The loop itself.  Ends after o->steps steps, on Ctrl-C, or when validation no longer
@@ -2551,48 +2584,32 @@ void run_train(Run *run) {
     const Options *o = run->o;
     OptimizerOptions update = {(float)o->beta1, (float)o->beta2, (float)o->eps,
                                (float)o->weight_decay, (float)o->clip};
-    struct sigaction action = {.sa_handler = interrupt, .sa_flags = (int)SA_RESETHAND};
+    struct sigaction action = {.sa_handler = interrupt,
+                               .sa_flags = (int)SA_RESETHAND | SA_RESTART};
     sigaction(SIGINT, &action, NULL); /* a second Ctrl-C ends the program at once */
     sigaction(SIGTERM, &action, NULL);
     run->start = clock_seconds();
-    evaluation_run(run, 0, NAN, 0, NAN);
-    run->start = clock_seconds();
+    bool go_on = evaluation_run(run, 0, NAN, 0, NAN), saved = false;
     uint64_t step = 0;
-    bool go_on = true;
-    while (step < o->steps && go_on && !interrupted) {
+    while (step < o->steps && go_on && !(interrupted && saved)) {
         float lr = learning_rate(&run->schedule, step);
         double loss = batch_gradient(run, step);
         double norm = optimizer_step(run->gpt, run->optimizer, &update, lr);
         if (!isfinite(loss) || !isfinite(norm)) {
             progress_close(run);
-            die("step %llu: the loss is %g and the gradient's norm %g; stopped. %s keeps the "
-                "last good "
-                "model, if there was one; a lower --lr, more --warmup or --clip may help",
-                (unsigned long long)step + 1, loss, norm, o->out);
+            die("step %llu: the loss or the gradient is not a finite number; %s keeps the last "
+                "good model, if there was one; a lower --lr or --clip, or more --warmup may "
+                "help",
+                (unsigned long long)step + 1, o->out);
         }
         progress_show(run, step, loss, norm, lr);
         step++;
-        if (step % o->eval_every == 0 || step == o->steps || interrupted)
-            go_on = evaluation_run(run, step, loss, lr, norm);
+        saved = step % o->eval_every == 0 || step == o->steps || interrupted;
+        if (saved) go_on = evaluation_run(run, step, loss, lr, norm);
         else log_row(run, step, loss, NULL, lr, norm);
     }
     progress_close(run);
-    if (interrupted)
-        fprintf(stderr,
-                "interrupted after step %llu; the model is saved. To train on from its "
-                "weights: "
-                "./train --init %s --out ANOTHER ...\n",
-                (unsigned long long)step, o->out);
-    else if (!go_on)
-        fprintf(stderr, "stopped early: no better validation loss in %zu evaluations\n",
-                o->patience);
-    double seconds = clock_seconds() - run->start;
-    printf("%llu steps in %.1f s", (unsigned long long)step, seconds);
-    if (isfinite(run->best_loss))
-        printf(", best validation loss %.4f at step %zu", run->best_loss, run->best_step);
-    printf("\nthe last model is in %s, the best in %s; let it write: ./train generate --model "
-           "%s\n",
-           o->out, run->best_folder, run->best_folder);
+    run_report(run, step, !go_on);
 }
 
 /* =========================================================================================
@@ -2613,6 +2630,7 @@ static const struct {
 enum { COMMAND_ROWS = sizeof COMMANDS / sizeof *COMMANDS };
 
 /* A preset gives other defaults; options on the command line go before it. */
+enum { PRESET_NANO, PRESET_BABY, PRESET_GPT2 };
 static const char *const PRESET_NAMES[] = {"nano", "baby", "gpt2", NULL};
 static const struct Preset {
     size_t layers, heads, channels, context, batch, micro_batch, steps, warmup, eval_every;
@@ -2665,8 +2683,10 @@ static const struct OptionRow {
      "share of the text kept for validation", "Validation set"},
     {"test", "te", REAL, AT(test), 0, 0.9, NULL, NULL,
      "share of the text kept for the final test", "Test set"},
-    {"vocab", "ti", COUNT, AT(vocab), 0, 256, NULL, "0",
-     "0: the bytes that occur in the text; 256: all bytes", "Vocabulary"},
+    {"vocab", "ti", COUNT, AT(vocab), 0, 1 << 20, NULL, "0",
+     "0: the bytes that occur; 256: all bytes; more: BPE learned from the text", "Vocabulary"},
+    {"tokenizer", "t", TEXT, AT(tokenizer), 0, 0, NULL, NULL,
+     "folder with a vocab.json or merges.txt to use, such as GPT-2's", "Tokenization"},
     {"layers", "ti", COUNT, AT(layers), 1, 1000, NULL, "4", "blocks, L", "Transformer"},
     {"heads", "ti", COUNT, AT(heads), 1, 1000, NULL, "4",
      "attention heads, H; a divisor of channels", "Self-attention"},
@@ -2771,9 +2791,8 @@ static void help_print(void) {
         if (row->type == COUNT || row->type == REAL)
             printf("%17sfrom %.15g to %.15g\n", "", row->low, row->high);
     }
-    printf("\npresets (layers, heads, channels, context): nano 4, 4, 128, 64; baby 6, 6, 384, "
-           "256; "
-           "gpt2 12, 12,\n768, 1024\n");
+    printf("\npresets (layers, heads, channels, context): nano 4, 4, 128, 64; "
+           "baby 6, 6, 384, 256;\ngpt2 12, 12, 768, 1024\n");
 }
 
 /* Puts the text of one option into its field, or refuses it. */
@@ -2822,7 +2841,7 @@ static char options_read(Options *o, bool given[OPTION_ROWS], int argc, char **a
     size_t command = 0;
     while (command < COMMAND_ROWS && strcmp(name, COMMANDS[command].name)) command++;
     for (int i = 1; i < argc; i++)
-        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) { help_print(); exit(0); }
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return 'h';
     if (command == COMMAND_ROWS)
         die_usage("'%s' is no command: train, generate, eval or info; see ./train --help",
                   name);
@@ -2845,7 +2864,9 @@ static char options_read(Options *o, bool given[OPTION_ROWS], int argc, char **a
                 continue;
             }
             value = value ? value + 1 : i + 1 < argc ? argv[++i] : NULL;
-            if (!value) die_usage("--%s needs a value", row->name);
+            if (!value || !*value) die_usage("--%s needs a value", row->name);
+            if (value == argv[i] && !strncmp(value, "--", 2))
+                die_usage("--%s needs a value; %s looks like an option", row->name, value);
             if ((pass == 0) == (row->place == offsetof(Options, preset)))
                 option_set(o, row, value);
         }
@@ -2868,7 +2889,8 @@ static void options_complete(Options *o, const bool given[OPTION_ROWS], char com
         o->micro_batch = o->batch;
     if (o->min_lr < 0) o->min_lr = o->lr / 10;
     if (!option_given(given, "warmup") && o->warmup > o->steps / 10) o->warmup = o->steps / 10;
-    if (!option_given(given, "cooldown")) o->cooldown = o->steps / 5;
+    if (!option_given(given, "cooldown"))
+        o->cooldown = o->steps / 5 < o->steps - o->warmup ? o->steps / 5 : o->steps - o->warmup;
 }
 
 /* Refuses combinations that cannot be meant. */
@@ -2885,14 +2907,18 @@ static void options_check(const Options *o, const bool given[OPTION_ROWS], char 
     if (o->min_lr > o->lr) die_usage("--min-lr %g is larger than --lr %g", o->min_lr, o->lr);
     if (o->warmup >= o->steps)
         die_usage("--warmup %zu leaves nothing of --steps %zu", o->warmup, o->steps);
+    if (o->schedule != SCHEDULE_TRAPEZOID && option_given(given, "cooldown"))
+        die_usage("--cooldown belongs to --schedule trapezoid");
     if (o->schedule == SCHEDULE_TRAPEZOID && o->warmup + o->cooldown > o->steps)
         die_usage("--warmup %zu and --cooldown %zu do not fit into --steps %zu", o->warmup,
                   o->cooldown, o->steps);
     if (o->validation + o->test > 0.9)
         die_usage("--validation %g and --test %g leave too little to train on", o->validation,
                   o->test);
-    if (o->vocab != 0 && o->vocab != 256)
-        die_usage("--vocab %zu: it must be 0 or 256", o->vocab);
+    if (o->vocab > 0 && o->vocab < 256)
+        die_usage("--vocab %zu: it must be 0, or 256 or more", o->vocab);
+    if (o->tokenizer && (o->init || option_given(given, "vocab")))
+        die_usage("--tokenizer excludes --vocab and --init: each brings a vocabulary");
     Config config = {o->layers, o->heads, o->channels, o->context, 1, true, (float)o->dropout};
     char *problem = config_problem(&config);
     if (problem) die_usage("%s", problem);
@@ -2923,9 +2949,8 @@ static void run_corpus(Run *run, const Bytes *text, size_t T) {
         fprintf(stderr, "%-12s %zu tokens\n", s->name, s->count);
         bool used = i == SPLIT_TRAIN || (i == SPLIT_VALIDATION && run->o->validation > 0);
         if (used && s->count < T + 1)
-            die("%s: its %s part has %zu tokens, but one window of context %zu needs %zu: a "
-                "longer text or a "
-                "smaller --context is needed",
+            die("%s: its %s part has %zu tokens, but one window of context %zu needs %zu: "
+                "take a longer text or a smaller --context",
                 name, s->name, s->count, T, T + 1);
     }
 }
@@ -2945,23 +2970,45 @@ static void run_destroy(Run *run) {
     free(run->best_folder);
 }
 
-/* A fresh model of the wanted shape, or the one to start from. */
-static void run_model(Run *run, const Bytes *text) {
-    const Options *o = run->o;
+/* The tokenizer that the options ask for: that of a model to start from, one that exists, or a
+ * new one, learned from the part of the text that is trained on.  */
+static Tokenizer *run_tokenizer(const Options *o, const Bytes *text) {
+    if (o->init) return tokenizer_load(o->init);
+    if (o->tokenizer) return tokenizer_load(o->tokenizer);
+    if (o->vocab == 0) return tokenizer_create(text->data, text->size);
+    size_t learned_from = (size_t)((double)text->size * (1.0 - o->validation - o->test));
+    return o->vocab == 256 ? tokenizer_create(NULL, 0)
+                           : tokenizer_learn(text->data, learned_from, o->vocab, false);
+}
+
+/* The shape that the options ask for. */
+static Config run_config(const Options *o, size_t vocab) {
     if (o->init) {
-        run->gpt = model_read(o->init, true);
-        run->tokenizer = tokenizer_load(o->init);
-        if (run->tokenizer->vocab > run->gpt->config.vocab)
+        char *path = text_format("%s/config.json", o->init);
+        Config config = config_read(path);
+        free(path);
+        if (vocab > config.vocab)
             die("%s: its tokenizer has more tokens than its model", o->init);
-        run->gpt->config.dropout = (float)o->dropout;
-        return;
+        config.dropout = (float)o->dropout;
+        return config;
     }
-    run->tokenizer = tokenizer_create(o->vocab == 0 ? text->data : NULL, text->size);
-    Config config = {
-        o->layers,   o->heads,         o->channels, o->context, run->tokenizer->vocab,
-        !o->no_bias, (float)o->dropout};
-    run->gpt = gpt_create(&config, true);
-    gpt_initialize(run->gpt, o->seed);
+    return (Config){o->layers, o->heads,    o->channels,      o->context,
+                    vocab,     !o->no_bias, (float)o->dropout};
+}
+
+/* Memory of a run: all of it is allocated here. */
+static void run_allocate(Run *run, const Config *config) {
+    const Options *o = run->o;
+    size_t B = o->micro_batch, T = config->context;
+    run->gpt = o->init ? model_read(o->init, true) : gpt_create(config, true);
+    run->gpt->config.dropout = config->dropout;
+    if (!o->init) gpt_initialize(run->gpt, o->seed);
+    run->optimizer = optimizer_create(run->gpt->parameter_count);
+    run->activations = activations_create(config, B, T, true, 0);
+    run->cache = cache_create(config);
+    run->inputs = memory_allocate(B * T, sizeof *run->inputs);
+    run->targets = memory_allocate(B * T, sizeof *run->targets);
+    run->dlosses = memory_allocate(B * T, sizeof *run->dlosses);
 }
 
 static void command_train(const Options *o) {
@@ -2971,35 +3018,29 @@ static void command_train(const Options *o) {
         die("%s: already holds a model; choose another --out, or say --overwrite", o->out);
     free(path);
     Bytes text = data_read(o);
-    run_model(&run, &text);
-    const size_t T = run.gpt->config.context, B = o->micro_batch;
-    fprintf(stderr, "%-12s %zu bytes, vocabulary %zu\n", "text", text.size,
-            run.tokenizer->vocab);
-    run_corpus(&run, &text, T);
+    run.tokenizer = run_tokenizer(o, &text);
+    Config config = run_config(o, run.tokenizer->vocab);
+    run_corpus(&run, &text, config.context);
     free(text.data);
-    tensors_print(stderr, run.gpt);
-    budget_print(stderr, run.gpt, B, (double)o->steps * (double)o->batch * (double)T,
+    tensors_print(stderr, &config);
+    budget_print(stderr, &config, o->micro_batch,
+                 (double)o->steps * (double)o->batch * (double)config.context,
                  (double)run.splits[SPLIT_TRAIN].count);
-    run.optimizer = optimizer_create(run.gpt->parameter_count);
-    run.activations = activations_create(&run.gpt->config, B, T, true, 0);
-    run.cache = cache_create(&run.gpt->config);
-    run.inputs = memory_allocate(B * T, sizeof *run.inputs);
-    run.targets = memory_allocate(B * T, sizeof *run.targets);
-    run.dlosses = memory_allocate(B * T, sizeof *run.dlosses);
-    run.source = (BatchSource){&run.splits[SPLIT_TRAIN], o->batch, T, o->order, o->seed, 0, 1};
-    run.schedule = (Schedule){o->schedule, (float)o->lr, (float)o->min_lr,
-                              o->warmup,   o->steps,     o->cooldown};
-    run.best_folder = text_format("%s/best", o->out);
+    run_allocate(&run, &config);
+    run.source = (BatchSource){&run.splits[SPLIT_TRAIN], o->batch, config.context, o->order,
+                               o->seed, 0, 1};
+    run.schedule = (Schedule){o->schedule, (float)o->lr, (float)o->min_lr, o->warmup, o->steps,
+                              o->cooldown};
     run.peak = peak_flops();
     fprintf(stderr, "%d threads, %.0f GFLOP/s at best\n\n", thread_count(), run.peak / 1e9);
+    run.best_folder = text_format("%s/best", o->out);
     folder_create(o->out);
     path = text_format("%s/log.csv", o->out);
     run.log = fopen(path, "w");
     if (!run.log) die("%s: cannot create: %s", path, strerror(errno));
     free(path);
-    fputs("step,epoch,tokens,loss,val_loss,val_bits_per_byte,lr,norm,tokens_per_second,"
-          "seconds\n",
-          run.log);
+    fprintf(run.log, "step,epoch,tokens,loss,val_loss,val_bits_per_byte,lr,norm,"
+                     "tokens_per_second,seconds\n");
     run_train(&run);
     run_destroy(&run);
 }
@@ -3020,7 +3061,6 @@ static void command_generate(const Options *o) {
     Sampling sampling = {o->temperature, o->top_k, o->top_p};
     size_t n = tokenizer_encode(run.tokenizer, (const unsigned char *)o->prompt,
                                 strlen(o->prompt), "--prompt", &prompt);
-    if (!n) die_usage("--prompt: it must not be empty");
     fputs(o->prompt, stdout);
     text_generate(run.gpt, run.cache, run.tokenizer, prompt, n, o->tokens, &sampling, o->seed,
                   stdout);
@@ -3043,34 +3083,41 @@ static void command_eval(const Options *o) {
     run.activations = activations_create(&run.gpt->config, o->micro_batch, T, false, 0);
     Evaluation e = split_evaluate(run.gpt, run.activations, run.tokenizer, split,
                                   o->eval_batches * o->micro_batch);
-    printf("%s: loss %.4f, perplexity %.3f, %.4f bits per byte, over %zu tokens\n", split->name,
+    printf("%s: loss %.4f, perplexity %.4g, %.4f bits per byte, over %zu tokens\n", split->name,
            e.loss, exp(e.loss), e.bits_per_byte, e.tokens);
     run_destroy(&run);
 }
 
 static void command_info(const Options *o) {
-    Run run = {.o = o};
-    if (o->model) run.gpt = model_read(o->model, false);
-    else {
-        size_t vocab = o->vocab ? o->vocab : o->preset == 2 ? 50257 : 256;
-        if (!o->vocab && o->data[0]) {
+    Config config;
+    if (o->model) {
+        GPT *gpt = model_read(o->model, false); /* so that a damaged file is noticed */
+        config = gpt->config;
+        gpt_destroy(gpt);
+    } else {
+        size_t vocab = o->vocab ? o->vocab : o->preset == PRESET_GPT2 ? 50257 : 256;
+        if (o->data[0] && !o->vocab) {
             Bytes text = data_read(o);
-            run.tokenizer = tokenizer_create(text.data, text.size);
-            vocab = run.tokenizer->vocab;
+            Tokenizer *tokenizer = tokenizer_create(text.data, text.size);
+            vocab = tokenizer->vocab;
+            tokenizer_destroy(tokenizer);
             free(text.data);
         }
-        Config config = {o->layers, o->heads,    o->channels,      o->context,
-                         vocab,     !o->no_bias, (float)o->dropout};
-        run.gpt = gpt_create(&config, false); /* zero pages: nothing is touched */
+        config = run_config(o, vocab);
     }
-    double tokens = (double)o->steps * (double)o->batch * (double)run.gpt->config.context;
-    tensors_print(stdout, run.gpt);
-    budget_print(stdout, run.gpt, o->micro_batch, tokens, 0);
-    printf("an untrained model's loss: ln V = ln %zu = %.4f\n", run.gpt->config.vocab,
-           log((double)run.gpt->config.vocab));
-    printf("Adam's moments for 70 billion parameters at 4 bytes: 2 x 70e9 x 4 B = %s\n",
-           bytes_text(2 * 70e9 * 4));
-    run_destroy(&run);
+    tensors_print(stdout, &config);
+    budget_print(stdout, &config, o->micro_batch,
+                 (double)o->steps * (double)o->batch * (double)config.context, 0);
+    printf("loss of an untrained model: ln V = ln %zu = %.4f\n", config.vocab,
+           log((double)config.vocab));
+    printf("Adam's moments of 70 billion parameters: 2 x 70e9 x 4 bytes = %s\n",
+           bytes_text(2 * 70e9 * 4)); /* [glossary: Optimizer state] */
+}
+
+/* A full disk behind stdout shows here at the latest. */
+static void output_check(void) {
+    if (fflush(stdout) != 0 || ferror(stdout))
+        die("cannot write the output: %s", strerror(errno));
 }
 
 int main(int argc, char **argv) {
@@ -3078,19 +3125,23 @@ int main(int argc, char **argv) {
     Options options = DEFAULTS;
     bool given[OPTION_ROWS] = {false};
     char command = options_read(&options, given, argc, argv);
-    options_complete(&options, given, command);
-    options_check(&options, given, command);
+    if (command != 'h') {
+        options_complete(&options, given, command);
+        options_check(&options, given, command);
+    }
 #ifdef _OPENMP
     if (options.threads) omp_set_num_threads((int)options.threads);
+#else
+    if (options.threads > 1) die_usage("--threads: this program was built without OpenMP");
 #endif
     switch (command) {
+        case 'h': help_print(); break;
         case 't': command_train(&options); break;
         case 'g': command_generate(&options); break;
         case 'e': command_eval(&options); break;
         case 'i': command_info(&options); break;
     }
-    if (fflush(stdout) != 0 || ferror(stdout))
-        die("cannot write the output: %s", strerror(errno));
+    output_check();
     return 0;
 }
 #endif /* TRAIN_NO_MAIN */
