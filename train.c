@@ -69,7 +69,8 @@
 #ifdef _OPENMP
 #include <omp.h>
 #else
-#pragma GCC diagnostic ignored "-Wunknown-pragmas" /* one thread: the omp lines mean nothing */
+#pragma GCC diagnostic ignored "-Wunknown-pragmas" /* one thread: the omp lines mean nothing   \
+                                                    */
 #endif
 
 #define TOKENIZER_NO_MAIN
@@ -199,7 +200,10 @@ static int name_compare(const void *a, const void *b) {
 void text_collect(Bytes *text, const char *path, bool named) {
     struct stat status;
     if (stat(path, &status) != 0) die("%s: cannot open: %s", path, strerror(errno));
-    if (S_ISREG(status.st_mode)) { text_append(text, path, named); return; }
+    if (S_ISREG(status.st_mode)) {
+        text_append(text, path, named);
+        return;
+    }
     if (!S_ISDIR(status.st_mode)) {
         if (named) die("%s: is neither a file nor a folder", path);
         return;
@@ -243,8 +247,8 @@ static const char *const ORDER_NAMES[] = {"epochs", "windows", NULL};
 
 typedef struct {
     const Split *split;
-    size_t batch;  /* sequences in a step, over all ranks */
-    size_t T;      /* tokens in a sequence */
+    size_t batch; /* sequences in a step, over all ranks */
+    size_t T;     /* tokens in a sequence */
     int order; /* ORDER_EPOCHS: each window once an epoch, shuffled; ORDER_WINDOWS: at random */
     uint64_t seed;
     size_t rank, world;
@@ -476,7 +480,7 @@ void layernorm_backward(float *dx /* adds */, float *dweight, float *dbias, cons
     #pragma omp parallel for
     for (size_t c0 = 0; c0 < C; c0 += SLICE) { /* sums over rows: threads own channels */
         size_t count = C - c0 < SLICE ? C - c0 : SLICE;
-        float dw[SLICE] = {0}, db[SLICE] = {0};
+        double dw[SLICE] = {0}, db[SLICE] = {0};
         for (size_t n = 0; n < N; n++) {
             const float *x_n = x + n * C + c0, *dy_n = dy + n * C + c0;
             for (size_t c = 0; c < count; c++) {
@@ -484,8 +488,8 @@ void layernorm_backward(float *dx /* adds */, float *dweight, float *dbias, cons
                 db[c] += dy_n[c];
             }
         }
-        scaled_add(dweight + c0, 1.0f, dw, count);
-        if (dbias) scaled_add(dbias + c0, 1.0f, db, count);
+        for (size_t c = 0; c < count; c++) dweight[c0 + c] += (float)dw[c];
+        for (size_t c = 0; c < count && dbias; c++) dbias[c0 + c] += (float)db[c];
     }
 }
 
@@ -512,9 +516,10 @@ static void column_sums_add(float *sums, const float *y, size_t N, size_t O) {
     #pragma omp parallel for
     for (size_t o0 = 0; o0 < O; o0 += SLICE) {
         size_t count = O - o0 < SLICE ? O - o0 : SLICE;
-        float sum[SLICE] = {0};
-        for (size_t n = 0; n < N; n++) scaled_add(sum, 1.0f, y + n * O + o0, count);
-        scaled_add(sums + o0, 1.0f, sum, count);
+        double sum[SLICE] = {0};
+        for (size_t n = 0; n < N; n++)
+            for (size_t o = 0; o < count; o++) sum[o] += y[n * O + o0 + o];
+        for (size_t o = 0; o < count; o++) sums[o0 + o] += (float)sum[o];
     }
 }
 
@@ -544,7 +549,8 @@ typedef struct {
 
 static inline float dropout_factor(Dropout dropout, uint64_t i) {
     return random_uniform(dropout.key, dropout.first + i) >= dropout.rate
-               ? 1.0f / (1.0f - dropout.rate) : 0.0f;
+               ? 1.0f / (1.0f - dropout.rate)
+               : 0.0f;
 }
 
 void dropout_forward(float *y /* may be x */, const float *x, size_t N, Dropout dropout) {
@@ -653,28 +659,30 @@ void attention_backward_plain(float *dqkv /* sets */, const float *dy, const flo
  * a single matrix.  GPT-2 uses the tanh form (Hendrycks and Gimpel 2016, arXiv:1606.08415,
  * section 2):
  *   y = x/2 (1 + tanh(u)),    u = sqrt(2/pi) (x + 0.044715 x^3)
- * With s = 1/(1 + exp(-2u)) it is y = x s, because (1 + tanh u)/2 = s: one exponential instead
- * of a tanh.  Backward, by the product rule and ds/du = 2 s (1 - s):
- *   dx = dy (s + x 2 s (1 - s) du/dx),    du/dx = sqrt(2/pi) (1 + 3 * 0.044715 x^2)
- * x, y (N).  Pitfall: the backward pass needs x, not y; y cannot be undone (it falls, then
- * rises). */
+ * With e = exp(-2u) and s = 1/(1 + e) it is y = x s, because (1 + tanh u)/2 = s: one
+ * exponential instead of a tanh.  Backward, by the product rule and ds/du = 2 s (1 - s), where
+ * 1 - s = e s:
+ *   dx = dy (s + x 2 s (e s) du/dx),    du/dx = sqrt(2/pi) (1 + 3 * 0.044715 x^2)
+ * x, y (N).  Cost: some 20 FLOPs an element.
+ * Pitfalls: the backward pass needs x, not y; y cannot be undone (it falls, then rises).  1 - s
+ * computed as it stands has no digits left where s is near 1. */
 static const float SQRT_2_OVER_PI = 0.797884561f;
 
-static inline float gelu_gate(float x) { /* s above */
-    return 1.0f / (1.0f + exponential(-2.0f * SQRT_2_OVER_PI * (x + 0.044715f * x * x * x)));
+static inline float gelu_exponential(float x) { /* e above */
+    return exponential(-2.0f * SQRT_2_OVER_PI * (x + 0.044715f * x * x * x));
 }
 
 void gelu_forward(float *y, const float *x, size_t N) {
     #pragma omp parallel for
-    for (size_t i = 0; i < N; i++) y[i] = x[i] * gelu_gate(x[i]);
+    for (size_t i = 0; i < N; i++) y[i] = x[i] / (1.0f + gelu_exponential(x[i]));
 }
 
 void gelu_backward(float *dx /* sets; may be dy */, const float *dy, const float *x, size_t N) {
     #pragma omp parallel for
     for (size_t i = 0; i < N; i++) {
-        float s = gelu_gate(x[i]);
+        float e = gelu_exponential(x[i]), s = 1.0f / (1.0f + e);
         float du = SQRT_2_OVER_PI * (1.0f + 3.0f * 0.044715f * x[i] * x[i]);
-        dx[i] = dy[i] * (s + x[i] * 2.0f * s * (1.0f - s) * du);
+        dx[i] = dy[i] * (s + x[i] * 2.0f * s * (e * s) * du);
     }
 }
 
@@ -721,11 +729,14 @@ void unembedding_backward(float *dx /* sets */, float *dwte, const float *dlogit
  *   loss = -log p[target] = lse - logit[target],      lse = log(sum over w of exp(logit[w]))
  * Backward, for a weight dloss on this place: d lse / d logit[v] = p[v], so
  *   dlogit[v] = dloss (p[v] - (v is the target))
- * The gradient is what the model said minus what was true: never more than 1, and not small
- * as long as the model is confidently wrong.
- * Shapes: logits (N,V); targets, losses, lse (N), lse saved.  A target below 0 asks for no
- * prediction: loss 0 and gradient 0.  Cost: an exponential for each logit, in each direction.
- * Pitfall: log(softmax) computed in two steps overflows, or takes the logarithm of 0. */
+ * The gradient is what the model said minus what was true: never more than 1, and not small as
+ * long as the model is confidently wrong.  Shapes: logits (N,V); targets, losses, lse (N), lse
+ * saved.  A target below 0 asks for no prediction: loss 0 and gradient 0.  Cost: an exponential
+ * for each logit, in each direction.  Pitfall: log(softmax) computed in two steps overflows, or
+ * takes the logarithm of 0.  And lse is one float: where it is near 500 its last bit is 3e-5,
+ * which is nothing beside lse, but much beside a loss or as an error in an exponent.  So the
+ * loss is not taken from it, and the backward pass divides by the sum of its own row, which
+ * takes out the error that all share.  */
 void cross_entropy_forward(float *losses, float *lse, const float *logits,
                            const int32_t *targets, size_t N, size_t V) {
     #pragma omp parallel for
@@ -737,8 +748,9 @@ void cross_entropy_forward(float *losses, float *lse, const float *logits,
         for (; v + LANES <= V; v += LANES)
             for (int j = 0; j < LANES; j++) lane[j] += exponential(logit[v + j] - maximum);
         for (int j = 0; v < V; v++, j++) lane[j] += exponential(logit[v] - maximum);
-        lse[n] = maximum + logf(lanes_total(lane));
-        losses[n] = targets[n] < 0 ? 0.0f : lse[n] - logit[targets[n]];
+        float log_sum = logf(lanes_total(lane));
+        lse[n] = maximum + log_sum;
+        losses[n] = targets[n] < 0 ? 0.0f : log_sum - (logit[targets[n]] - maximum);
     }
 }
 
@@ -749,7 +761,14 @@ void cross_entropy_backward(float *dlogits /* sets; may be logits */, const floa
     for (size_t n = 0; n < N; n++) {
         float *dlogit = dlogits + n * V, weight = targets[n] < 0 ? 0.0f : dlosses[n];
         const float *logit = logits + n * V;
-        for (size_t v = 0; v < V; v++) dlogit[v] = weight * exponential(logit[v] - lse[n]);
+        float lane[LANES] = {0};
+        size_t v = 0;
+        for (; v + LANES <= V; v += LANES)
+            for (int j = 0; j < LANES; j++)
+                lane[j] += dlogit[v + j] = exponential(logit[v + j] - lse[n]);
+        for (int j = 0; v < V; v++, j++) lane[j] += dlogit[v] = exponential(logit[v] - lse[n]);
+        float factor = weight / lanes_total(lane); /* the sum is 1 but for rounding */
+        for (v = 0; v < V; v++) dlogit[v] *= factor;
         if (targets[n] >= 0) dlogit[targets[n]] -= weight;
     }
 }
@@ -807,17 +826,17 @@ void matrix_product_plain(float *result, size_t pitch, Matrix A, Matrix B, const
 #if defined(__AVX512F__)
 enum { WIDTH = 16, TILE_ROWS = 14, TILE_VECTORS = 2 }; /* 28 results + 3 of 32 registers */
 #elif defined(__AVX__)
-enum { WIDTH = 8, TILE_ROWS = 6, TILE_VECTORS = 2 };   /* 12 + 3 of 16 */
+enum { WIDTH = 8, TILE_ROWS = 6, TILE_VECTORS = 2 }; /* 12 + 3 of 16 */
 #elif defined(__aarch64__)
-enum { WIDTH = 4, TILE_ROWS = 8, TILE_VECTORS = 3 };   /* 24 + 4 of 32 */
+enum { WIDTH = 4, TILE_ROWS = 8, TILE_VECTORS = 3 }; /* 24 + 4 of 32 */
 #else
-enum { WIDTH = 4, TILE_ROWS = 4, TILE_VECTORS = 3 };   /* 12 + 4 of 16 */
+enum { WIDTH = 4, TILE_ROWS = 4, TILE_VECTORS = 3 }; /* 12 + 4 of 16 */
 #endif
 enum {
     TILE_COLUMNS = TILE_VECTORS * WIDTH,
-    DEPTH = 256,     /* a panel of 256 x 32 floats is 32 KB */
-    PANELS = 128,    /* panels packed at a time: 4 MB, in the last-level cache */
-    BLOCK_TILES = 16, /* tiles of rows that use a panel in turn; their A is some 200 KB */
+    DEPTH = 256,            /* a panel of 256 x 32 floats is 32 KB */
+    PANELS = 128,           /* panels packed at a time: 4 MB, in the last-level cache */
+    BLOCK_TILES = 16,       /* tiles of rows that use a panel in turn; their A is some 200 KB */
     PARALLEL_FLOPS = 200000 /* below this, waking the other threads costs more than they save */
 };
 
@@ -843,16 +862,16 @@ static inline void vector_store(float *to, Vector v) { memcpy(to, &v, sizeof v);
 /* One tile: `rows` rows of A (row 0 begins at A.at) against a panel of B, whose row k begins at
  * panel + k*panel_pitch.  It is compiled once for each number of rows, a constant in every
  * call.  */
-static inline __attribute__((always_inline)) void tile_multiply(
-    size_t rows, float *result, size_t pitch, Matrix A, const float *panel, size_t panel_pitch,
-    const float *bias, size_t columns, size_t depth, bool add) {
+static inline __attribute__((always_inline)) void
+tile_multiply(size_t rows, float *result, size_t pitch, Matrix A, const float *panel,
+              size_t panel_pitch, const float *bias, size_t columns, size_t depth, bool add) {
     Vector sum[TILE_ROWS][TILE_VECTORS];
-    UNROLL for (size_t r = 0; r < rows; r++)
-        UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) sum[r][j] = (Vector){0};
+    UNROLL for (size_t r = 0; r < rows; r++) UNROLL for (size_t j = 0; j < TILE_VECTORS; j++)
+        sum[r][j] = (Vector){0};
     for (size_t k = 0; k < depth; k++) {
         Vector b[TILE_VECTORS];
-        UNROLL for (size_t j = 0; j < TILE_VECTORS; j++)
-            b[j] = vector_load(panel + k * panel_pitch + j * WIDTH);
+        UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) b[j] =
+            vector_load(panel + k * panel_pitch + j * WIDTH);
         UNROLL for (size_t r = 0; r < rows; r++) {
             float a_rk = A.at[r * A.row + k * A.column];
             UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) sum[r][j] += a_rk * b[j];
@@ -861,12 +880,12 @@ static inline __attribute__((always_inline)) void tile_multiply(
     if (columns == TILE_COLUMNS) {
         UNROLL for (size_t r = 0; r < rows; r++)
             UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) {
-                float *to = result + r * pitch + j * WIDTH;
-                Vector start = (Vector){0};
-                if (add) start = vector_load(to);
-                else if (bias) start = vector_load(bias + j * WIDTH);
-                vector_store(to, start + sum[r][j]);
-            }
+            float *to = result + r * pitch + j * WIDTH;
+            Vector start = (Vector){0};
+            if (add) start = vector_load(to);
+            else if (bias) start = vector_load(bias + j * WIDTH);
+            vector_store(to, start + sum[r][j]);
+        }
         return;
     }
     UNROLL for (size_t r = 0; r < rows; r++) { /* at the right border of the result */
@@ -894,8 +913,20 @@ static void panel_multiply(float *result, size_t pitch, Matrix A, const float *p
             tile_multiply(r, to, pitch, from, panel, panel_pitch, bias, columns, depth, add);  \
         break
         switch (rows) {
-            TILE(14); TILE(13); TILE(12); TILE(11); TILE(10); TILE(9); TILE(8);
-            TILE(7); TILE(6); TILE(5); TILE(4); TILE(3); TILE(2); TILE(1);
+            TILE(14);
+            TILE(13);
+            TILE(12);
+            TILE(11);
+            TILE(10);
+            TILE(9);
+            TILE(8);
+            TILE(7);
+            TILE(6);
+            TILE(5);
+            TILE(4);
+            TILE(3);
+            TILE(2);
+            TILE(1);
         }
 #undef TILE
     }
@@ -943,13 +974,12 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
             for (size_t task = 0; task < blocks * panels; task++) {
                 size_t m = task / panels * block_rows, n = task % panels * TILE_COLUMNS;
                 if (m >= M) continue; /* rounding up can leave the last block without rows */
-                panel_multiply(result + m * pitch + n0 + n, pitch,
-                               (Matrix){A.at + m * A.row + k0 * A.column, A.row, A.column},
-                               packed + n * DEPTH, TILE_COLUMNS,
-                               bias && k0 == 0 ? bias + n0 + n : NULL,
-                               M - m < block_rows ? M - m : block_rows,
-                               width - n < TILE_COLUMNS ? width - n : TILE_COLUMNS, depth,
-                               add || k0 > 0);
+                panel_multiply(
+                    result + m * pitch + n0 + n, pitch,
+                    (Matrix){A.at + m * A.row + k0 * A.column, A.row, A.column},
+                    packed + n * DEPTH, TILE_COLUMNS, bias && k0 == 0 ? bias + n0 + n : NULL,
+                    M - m < block_rows ? M - m : block_rows,
+                    width - n < TILE_COLUMNS ? width - n : TILE_COLUMNS, depth, add || k0 > 0);
             }
         }
     }
@@ -1152,15 +1182,29 @@ void attention_backward(float *dqkv /* sets */, const float *dy, const float *y,
 
 typedef struct {
     size_t layers, heads, channels, context, vocab; /* L, H, C, the largest T, V */
-    bool bias; /* do linear layers and norms have biases? */
-    float dropout;                                  /* rate, 0 to below 1 */
+    bool bias;     /* do linear layers and norms have biases? */
+    float dropout; /* rate, 0 to below 1 */
 } Config;
 
 enum { /* kinds of tensors, in the order in which they lie in the arena */
-    WTE, WPE,
-    LN1_W, LN1_B, QKV_W, QKV_B, PROJ_W, PROJ_B, LN2_W, LN2_B, FC_W, FC_B, OUT_W, OUT_B,
-    LNF_W, LNF_B,
-    KINDS, BLOCK_KINDS = LNF_W - LN1_W
+       WTE,
+       WPE,
+       LN1_W,
+       LN1_B,
+       QKV_W,
+       QKV_B,
+       PROJ_W,
+       PROJ_B,
+       LN2_W,
+       LN2_B,
+       FC_W,
+       FC_B,
+       OUT_W,
+       OUT_B,
+       LNF_W,
+       LNF_B,
+       KINDS,
+       BLOCK_KINDS = LNF_W - LN1_W
 };
 
 /* Names and shapes are those of Hugging Face's GPT-2.  Shapes are in the letters of the symbol
@@ -1197,7 +1241,7 @@ typedef struct {
     size_t offset, count;  /* floats; count is 0 for a bias in a model without biases */
     float deviation; /* of the normal draws it starts from; 0: it starts from `constant` */
     float constant;
-    bool decay;            /* matrices and embeddings decay, biases and norms do not */
+    bool decay; /* matrices and embeddings decay, biases and norms do not */
 } Tensor;
 
 typedef struct {
@@ -1220,8 +1264,12 @@ static size_t table_fill(const Config *config, Tensor *table, size_t *parameters
         Tensor t = {.offset = offset};
         for (int d = 0; d < 2; d++) {
             char letter = d ? TENSOR_KINDS[kind].columns : TENSOR_KINDS[kind].rows;
-            t.shape[d] = letter == 'V' ? config->vocab : letter == 'P' ? config->context :
-                         letter == 'C' ? C : letter == '3' ? 3 * C : letter == 'F' ? 4 * C : 1;
+            t.shape[d] = letter == 'V'   ? config->vocab
+                         : letter == 'P' ? config->context
+                         : letter == 'C' ? C
+                         : letter == '3' ? 3 * C
+                         : letter == 'F' ? 4 * C
+                                         : 1;
         }
         t.rank = TENSOR_KINDS[kind].columns == '1' ? 1 : 2;
         t.decay = t.rank == 2;
@@ -1286,8 +1334,9 @@ void gpt_initialize(GPT *gpt, uint64_t seed) {
 /* Row of the table for a kind and a layer (0 for those outside the blocks). */
 static const Tensor *tensor_of(const GPT *gpt, int kind, size_t layer) {
     size_t row = kind < LN1_W ? (size_t)kind
-               : kind < LNF_W ? LN1_W + layer * BLOCK_KINDS + (size_t)(kind - LN1_W)
-               : LN1_W + gpt->config.layers * BLOCK_KINDS + (size_t)(kind - LNF_W);
+                 : kind < LNF_W
+                     ? LN1_W + layer * BLOCK_KINDS + (size_t)(kind - LN1_W)
+                     : LN1_W + gpt->config.layers * BLOCK_KINDS + (size_t)(kind - LNF_W);
     return &gpt->table[row];
 }
 
@@ -1307,27 +1356,27 @@ static float *gradient_of(GPT *gpt, int kind, size_t layer) {
  * product and of every bend, so training keeps them for all layers; evaluation keeps one
  * layer's and uses it again for the next.  */
 typedef struct {
-    size_t B, T;          /* the largest batch and length they hold; N = B*T below */
-    bool training;        /* is there a backward pass? */
-    size_t kept;          /* layers kept: L in training, else 1 */
-    size_t head_rows;     /* rows of logits held at a time; below N they are computed again */
+    size_t B, T;      /* the largest batch and length they hold; N = B*T below */
+    bool training;    /* is there a backward pass? */
+    size_t kept;      /* layers kept: L in training, else 1 */
+    size_t head_rows; /* rows of logits held at a time; below N they are computed again */
     float *arena;
-    size_t floats;        /* size of the arena */
-    float *x;             /* (kept+1,N,C) what enters each block, and what leaves the last */
+    size_t floats; /* size of the arena */
+    float *x;      /* (kept+1,N,C) what enters each block, and what leaves the last */
     float *ln1, *ln1_mean, *ln1_rstd; /* (kept,N,C), (kept,N), (kept,N) */
-    float *qkv;           /* (kept,N,3C) */
-    float *attention;     /* (kept,N,C) what the heads bring back, before the projection */
-    float *lse;           /* (kept,B,H,T) */
-    float *middle;        /* (kept,N,C) the stream between attention and MLP */
+    float *qkv;                       /* (kept,N,3C) */
+    float *attention; /* (kept,N,C) what the heads bring back, before the projection */
+    float *lse;       /* (kept,B,H,T) */
+    float *middle;    /* (kept,N,C) the stream between attention and MLP */
     float *ln2, *ln2_mean, *ln2_rstd;
-    float *fc, *gelu;     /* (kept,N,F) before and after GELU */
-    float *branch;        /* (N,C) what a half block adds, until it is added */
+    float *fc, *gelu;                    /* (kept,N,F) before and after GELU */
+    float *branch;                       /* (N,C) what a half block adds, until it is added */
     float *hidden, *lnf_mean, *lnf_rstd; /* (N,C) the last hidden state, (N), (N) */
-    float *logits;        /* (head_rows,V); the backward pass turns them into their gradient */
-    float *losses, *head_lse;            /* (N), (N) */
-    float *dx;            /* (N,C) gradient of the stream; flows through all blocks */
-    float *dbranch, *dnorm; /* (N,C) */
-    float *dwide;         /* (N,F) gradient at the wide places: GELU, then q, k, v */
+    float *logits; /* (head_rows,V); the backward pass turns them into their gradient */
+    float *losses, *head_lse; /* (N), (N) */
+    float *dx;                /* (N,C) gradient of the stream; flows through all blocks */
+    float *dbranch, *dnorm;   /* (N,C) */
+    float *dwide;             /* (N,F) gradient at the wide places: GELU, then q, k, v */
     size_t dropout_first; /* number of the first sequence in its batch, and the key of the */
     uint64_t dropout_key; /* step: the backward pass draws the same masks as the forward pass */
 } Activations;
@@ -1651,8 +1700,9 @@ typedef struct {
 float learning_rate(const Schedule *s, uint64_t step) {
     if (step < s->warmup) return s->lr * (float)(step + 1) / (float)(s->warmup + 1);
     if (s->kind == SCHEDULE_CONSTANT) return s->lr;
-    uint64_t start = s->kind != SCHEDULE_TRAPEZOID ? s->warmup :
-                     s->cooldown < s->steps ? s->steps - s->cooldown : 0;
+    uint64_t start = s->kind != SCHEDULE_TRAPEZOID ? s->warmup
+                     : s->cooldown < s->steps      ? s->steps - s->cooldown
+                                                   : 0;
     if (step >= s->steps) return s->min_lr;
     if (step < start) return s->lr;
     double p = (double)(step - start) / (double)(s->steps - start);
@@ -1781,9 +1831,12 @@ typedef struct {
 } SafeTensors;
 
 static size_t dtype_bytes(const char *dtype) { /* 0: not known */
-    static const struct { const char *name; size_t bytes; } KNOWN[] = {
-        {"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"I32", 4}, {"I16", 2},
-        {"I8", 1}, {"U64", 8}, {"U32", 4}, {"U16", 2}, {"U8", 1}, {"BOOL", 1}};
+    static const struct {
+        const char *name;
+        size_t bytes;
+    } KNOWN[] = {{"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8},
+                 {"I32", 4}, {"I16", 2}, {"I8", 1},  {"U64", 8},  {"U32", 4},
+                 {"U16", 2}, {"U8", 1},  {"BOOL", 1}};
     for (size_t i = 0; i < sizeof KNOWN / sizeof *KNOWN; i++)
         if (!strcmp(dtype, KNOWN[i].name)) return KNOWN[i].bytes;
     return 0;
@@ -1819,7 +1872,8 @@ static void safetensors_entry(SafeTensors *file, Json *j, const char *name, size
     }
     if (n != 2 || limits[0] > limits[1] || limits[1] > space || limits[1] - limits[0] != bytes)
         die("%s: tensor %s: its offsets do not fit its shape and the file: damaged or not "
-            "complete", file->path, name);
+            "complete",
+            file->path, name);
     t.start = data_start + limits[0];
     t.bytes = bytes;
     for (size_t i = 0; i < file->count; i++)
@@ -1948,7 +2002,9 @@ static void config_write(const Config *config, const char *path) {
 
 /* NULL if a model can have this shape, else what is wrong, in memory that the caller frees. */
 char *config_problem(const Config *c) {
-    const struct { const char *name; size_t value, limit;
+    const struct {
+        const char *name;
+        size_t value, limit;
     } sizes[] = {{"layers", c->layers, 1000},
                  {"heads", c->heads, 1000},
                  {"channels", c->channels, 1 << 16},
@@ -2064,9 +2120,9 @@ void model_write(const GPT *gpt, const Tokenizer *tokenizer, const char *folder)
 enum { DECODE_ROWS = 64 }; /* tokens of a prompt that go through the model together */
 
 typedef struct {
-    size_t length;         /* tokens seen, at most the context */
-    float *keys, *values;  /* (L,context,C) */
-    float *arena;          /* all of these; the rest is room for DECODE_ROWS tokens: */
+    size_t length;        /* tokens seen, at most the context */
+    float *keys, *values; /* (L,context,C) */
+    float *arena;         /* all of these; the rest is room for DECODE_ROWS tokens: */
     float *x, *norm, *attention, *branch; /* (rows,C) */
     float *qkv, *wide, *gelu;             /* (rows,3C), (rows,F), (rows,F) */
     float *mean, *rstd;                   /* (rows): the norms leave them, nobody needs them */
@@ -2081,7 +2137,9 @@ Cache *cache_create(const Config *config) { /* the caller calls cache_destroy */
     size_t C = config->channels, stored = config->layers * config->context * C;
     Cache *cache = memory_allocate(1, sizeof *cache);
     float *next = cache->arena = memory_allocate(cache_floats(config), sizeof(float));
-    struct { float **place; size_t count;
+    struct {
+        float **place;
+        size_t count;
     } parts[] = {{&cache->keys, stored},
                  {&cache->values, stored},
                  {&cache->x, DECODE_ROWS * C},
@@ -2428,8 +2486,8 @@ typedef struct {
     char *best_folder;
     double best_loss, shown_loss; /* validation loss of the best model, and the latest one */
     size_t best_step, bad_evaluations; /* since the best one */
-    double peak;               /* FLOPs per second */
-    double start, shown;       /* clock: of the first step, of the last progress line */
+    double peak;                       /* FLOPs per second */
+    double start, shown;               /* clock: of the first step, of the last progress line */
     bool terminal, line_open;
 } Run;
 
@@ -2564,8 +2622,9 @@ static bool evaluation_run(Run *run, uint64_t step, double loss, float lr, doubl
 static void run_report(const Run *run, uint64_t step, bool stopped_early) {
     const Options *o = run->o;
     if (interrupted)
-        fprintf(stderr, "interrupted after step %llu; the model is saved. To train on from its "
-                        "weights: ./train --init %s --out ANOTHER ...\n",
+        fprintf(stderr,
+                "interrupted after step %llu; the model is saved. To train on from its "
+                "weights: ./train --init %s --out ANOTHER ...\n",
                 (unsigned long long)step, o->out);
     else if (stopped_early)
         fprintf(stderr, "stopped early: no better validation loss in %zu evaluations\n",
@@ -2690,25 +2749,25 @@ static const struct OptionRow {
     {"layers", "ti", COUNT, AT(layers), 1, 1000, NULL, "4", "blocks, L", "Transformer"},
     {"heads", "ti", COUNT, AT(heads), 1, 1000, NULL, "4",
      "attention heads, H; a divisor of channels", "Self-attention"},
-    {"channels", "ti", COUNT, AT(channels), 1, 65536, NULL, "128",
-     "width of the model, C", "Embedding"},
+    {"channels", "ti", COUNT, AT(channels), 1, 65536, NULL, "128", "width of the model, C",
+     "Embedding"},
     {"context", "ti", COUNT, AT(context), 1, 1048576, NULL, "64",
      "tokens that the model can look back on, T", "Self-attention"},
     {"no-bias", "ti", FLAG, AT(no_bias), 0, 0, NULL, NULL,
      "no biases in linear layers and norms", "Parameters (weights)"},
     {"dropout", "ti", REAL, AT(dropout), 0, 0.99, NULL, "0",
      "share of activations set to 0 while training", "Dropout"},
-    {"batch", "ti", COUNT, AT(batch), 1, 1048576, NULL, "12",
-     "sequences in a step, B", "Batch and batch size"},
+    {"batch", "ti", COUNT, AT(batch), 1, 1048576, NULL, "12", "sequences in a step, B",
+     "Batch and batch size"},
     {"micro-batch", "tei", COUNT, AT(micro_batch), 0, 1048576, NULL, "12",
      "sequences that go through the model together; 0: the batch", "Gradient accumulation"},
-    {"steps", "ti", COUNT, AT(steps), 1, 1e12, NULL, "2000",
-     "updates of the weights", "Iteration / step"},
+    {"steps", "ti", COUNT, AT(steps), 1, 1e12, NULL, "2000", "updates of the weights",
+     "Iteration / step"},
     {"order", "t", CHOICE, AT(order), 0, 0, ORDER_NAMES, NULL,
      "epochs: each window once an epoch, shuffled; windows: at random", "Epoch"},
     {"lr", "t", REAL, AT(lr), 0, 1e9, NULL, "1e-3", "highest learning rate", "Learning rate"},
-    {"min-lr", "t", REAL, AT(min_lr), 0, 1e9, NULL, "lr/10",
-     "rate at the end of the schedule", "Cosine decay"},
+    {"min-lr", "t", REAL, AT(min_lr), 0, 1e9, NULL, "lr/10", "rate at the end of the schedule",
+     "Cosine decay"},
     {"schedule", "t", CHOICE, AT(schedule), 0, 0, SCHEDULE_NAMES, NULL,
      "how the rate moves from lr to min-lr", "Learning rate schedule"},
     {"warmup", "t", COUNT, AT(warmup), 0, 1e12, NULL, "100",
@@ -2717,13 +2776,13 @@ static const struct OptionRow {
      "last steps of the trapezoid, over which it falls", "Learning rate schedule"},
     {"weight-decay", "t", REAL, AT(weight_decay), 0, 1e3, NULL, NULL,
      "pull of matrices and embeddings towards 0", "Weight decay (L2 regularisation)"},
-    {"beta1", "t", REAL, AT(beta1), 0, 0.9999999, NULL, NULL,
-     "memory of Adam's mean gradient", "AdamW"},
-    {"beta2", "t", REAL, AT(beta2), 0, 0.9999999, NULL, "0.99",
-     "memory of Adam's mean square", "AdamW"},
+    {"beta1", "t", REAL, AT(beta1), 0, 0.9999999, NULL, NULL, "memory of Adam's mean gradient",
+     "AdamW"},
+    {"beta2", "t", REAL, AT(beta2), 0, 0.9999999, NULL, "0.99", "memory of Adam's mean square",
+     "AdamW"},
     {"eps", "t", REAL, AT(eps), 1e-30, 1, NULL, NULL, "keeps Adam's division finite", "AdamW"},
-    {"clip", "t", REAL, AT(clip), 0, 1e9, NULL, NULL,
-     "limit of the gradient's norm; 0: none", "Gradient clipping"},
+    {"clip", "t", REAL, AT(clip), 0, 1e9, NULL, NULL, "limit of the gradient's norm; 0: none",
+     "Gradient clipping"},
     {"eval-every", "t", COUNT, AT(eval_every), 1, 1e12, NULL, "250",
      "steps from one evaluation to the next; each saves the model", "Validation set"},
     {"eval-batches", "te", COUNT, AT(eval_batches), 0, 1e9, NULL, "20; eval: 0",
@@ -2734,18 +2793,18 @@ static const struct OptionRow {
      "steps from one progress line to the next (not on a terminal)", "Loss function"},
     {"sample", "t", COUNT, AT(sample), 0, 1e6, NULL, NULL,
      "tokens to write at each evaluation; 0: none", "Inference"},
-    {"out", "t", TEXT, AT(out), 0, 0, NULL, NULL,
-     "folder for the model and log.csv", "Checkpoint"},
+    {"out", "t", TEXT, AT(out), 0, 0, NULL, NULL, "folder for the model and log.csv",
+     "Checkpoint"},
     {"overwrite", "t", FLAG, AT(overwrite), 0, 0, NULL, NULL,
      "replace a model that --out already holds", "Checkpoint"},
     {"init", "t", TEXT, AT(init), 0, 0, NULL, "random weights",
      "start from the weights and the tokenizer of this folder", "Fine-tuning"},
-    {"model", "gei", TEXT, AT(model), 0, 0, NULL, NULL,
-     "folder of a trained model", "Checkpoint"},
-    {"split", "e", CHOICE, AT(split), 0, 0, SPLIT_NAMES, NULL,
-     "what to evaluate on", "Test set"},
-    {"prompt", "g", TEXT, AT(prompt), 0, 0, NULL, "a line feed",
-     "text to go on from", "Inference"},
+    {"model", "gei", TEXT, AT(model), 0, 0, NULL, NULL, "folder of a trained model",
+     "Checkpoint"},
+    {"split", "e", CHOICE, AT(split), 0, 0, SPLIT_NAMES, NULL, "what to evaluate on",
+     "Test set"},
+    {"prompt", "g", TEXT, AT(prompt), 0, 0, NULL, "a line feed", "text to go on from",
+     "Inference"},
     {"tokens", "g", COUNT, AT(tokens), 1, 1e9, NULL, NULL, "tokens to write", "Inference"},
     {"temperature", "g", REAL, AT(temperature), 0, 100, NULL, NULL,
      "below 1: safer, above 1: wilder; 0: always the likeliest", "Inference"},
@@ -2798,7 +2857,10 @@ static void help_print(void) {
 /* Puts the text of one option into its field, or refuses it. */
 static void option_set(Options *o, const struct OptionRow *row, const char *text) {
     char *field = (char *)o + row->place, *end = NULL;
-    if (row->type == TEXT) { *(const char **)field = text; return; }
+    if (row->type == TEXT) {
+        *(const char **)field = text;
+        return;
+    }
     if (row->type == TEXTS) {
         size_t n = 0;
         while (o->data[n]) n++;
@@ -2809,7 +2871,10 @@ static void option_set(Options *o, const struct OptionRow *row, const char *text
     }
     if (row->type == CHOICE) {
         for (int c = 0; row->choices[c]; c++)
-            if (!strcmp(text, row->choices[c])) { *(int *)field = c; return; }
+            if (!strcmp(text, row->choices[c])) {
+                *(int *)field = c;
+                return;
+            }
         die_usage("--%s: '%s' is none of its values; see ./train --help", row->name, text);
     }
     bool whole = row->type == COUNT;
@@ -2851,8 +2916,9 @@ static char options_read(Options *o, bool given[OPTION_ROWS], int argc, char **a
             size_t length = value ? (size_t)(value - option) : strlen(argv[i]) - 2, r = 0;
             if (strncmp(argv[i], "--", 2))
                 die_usage("'%s' is no option; see ./train --help", argv[i]);
-            while (r < OPTION_ROWS && (strncmp(OPTIONS[r].name, option, length) ||
-                                       OPTIONS[r].name[length])) r++;
+            while (r < OPTION_ROWS &&
+                   (strncmp(OPTIONS[r].name, option, length) || OPTIONS[r].name[length]))
+                r++;
             if (r == OPTION_ROWS) die_usage("'%s' is no option; see ./train --help", argv[i]);
             const struct OptionRow *row = &OPTIONS[r];
             if (!strchr(row->commands, COMMANDS[command].letter))
@@ -3027,10 +3093,10 @@ static void command_train(const Options *o) {
                  (double)o->steps * (double)o->batch * (double)config.context,
                  (double)run.splits[SPLIT_TRAIN].count);
     run_allocate(&run, &config);
-    run.source = (BatchSource){&run.splits[SPLIT_TRAIN], o->batch, config.context, o->order,
-                               o->seed, 0, 1};
-    run.schedule = (Schedule){o->schedule, (float)o->lr, (float)o->min_lr, o->warmup, o->steps,
-                              o->cooldown};
+    run.source = (BatchSource){
+        &run.splits[SPLIT_TRAIN], o->batch, config.context, o->order, o->seed, 0, 1};
+    run.schedule = (Schedule){o->schedule, (float)o->lr, (float)o->min_lr,
+                              o->warmup,   o->steps,     o->cooldown};
     run.peak = peak_flops();
     fprintf(stderr, "%d threads, %.0f GFLOP/s at best\n\n", thread_count(), run.peak / 1e9);
     run.best_folder = text_format("%s/best", o->out);
@@ -3120,8 +3186,31 @@ static void output_check(void) {
         die("cannot write the output: %s", strerror(errno));
 }
 
+/* After each kernel the threads wait for the slowest.  gcc's OpenMP lets them spin meanwhile,
+ * for longer than the system lets a thread run: if any other program takes one of the cores,
+ * all others spin for nothing until it gives it back, hundreds of times in a step.  60 steps of
+ * the smallest preset beside one busy program took 79 s, and 2.3 s when threads went to sleep
+ * after a short spin.  The library reads the setting once, before main, so the program starts
+ * itself again with it.  */
+static void threads_patience(char **argv) {
+#ifdef _OPENMP
+    if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return; /* the user's, or ours */
+    if (setenv("GOMP_SPINCOUNT", "1000", 0) == 0) execv("/proc/self/exe", argv);
+#endif
+    (void)argv; /* where there is no /proc, it goes on with long spins */
+}
+
+static void threads_set(size_t threads) { /* 0: as many as there are cores */
+#ifdef _OPENMP
+    if (threads) omp_set_num_threads((int)threads);
+#else
+    if (threads > 1) die_usage("--threads: this program was built without OpenMP");
+#endif
+}
+
 int main(int argc, char **argv) {
     program_name = "train";
+    threads_patience(argv);
     Options options = DEFAULTS;
     bool given[OPTION_ROWS] = {false};
     char command = options_read(&options, given, argc, argv);
@@ -3129,17 +3218,13 @@ int main(int argc, char **argv) {
         options_complete(&options, given, command);
         options_check(&options, given, command);
     }
-#ifdef _OPENMP
-    if (options.threads) omp_set_num_threads((int)options.threads);
-#else
-    if (options.threads > 1) die_usage("--threads: this program was built without OpenMP");
-#endif
+    threads_set(options.threads);
     switch (command) {
-        case 'h': help_print(); break;
-        case 't': command_train(&options); break;
-        case 'g': command_generate(&options); break;
-        case 'e': command_eval(&options); break;
-        case 'i': command_info(&options); break;
+    case 'h': help_print(); break;
+    case 't': command_train(&options); break;
+    case 'g': command_generate(&options); break;
+    case 'e': command_eval(&options); break;
+    case 'i': command_info(&options); break;
     }
     output_check();
     return 0;
