@@ -957,11 +957,58 @@ static void panel_pack(float *panel, Matrix B, size_t k0, size_t depth, size_t n
                 panel[i * TILE_COLUMNS + n] = n < columns ? b[i * B.row + n * B.column] : 0;
 }
 
+/* With few rows, as when a model writes, a number of B is used once or twice: packing it would
+ * move it more often than that.  So B is read where it lies, row by row.  Each element is
+ * summed in the order of the tiles, so that a model that writes computes the very bits that it
+ * was trained with.  */
+enum { FEW_ROWS = 4, FEW_COLUMNS = 256 };
+
+static void product_few_rows(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
+                             size_t M, size_t N, size_t K, bool add) {
+    #pragma omp parallel for if (2.0 * (double)M * (double)N * (double)K > PARALLEL_FLOPS)
+    for (size_t n0 = 0; n0 < N; n0 += FEW_COLUMNS) {
+        size_t columns = N - n0 < FEW_COLUMNS ? N - n0 : FEW_COLUMNS;
+        float sum[FEW_ROWS][FEW_COLUMNS], panel[DEPTH * TILE_COLUMNS],
+            turned[TILE_ROWS * TILE_COLUMNS];
+        for (size_t k0 = 0; k0 < K; k0 += DEPTH) {
+            size_t depth = K - k0 < DEPTH ? K - k0 : DEPTH;
+            const float *b = B.at + k0 * B.row + n0 * B.column;
+            memset(sum, 0, sizeof sum);
+            if (B.column == 1)
+                for (size_t k = 0; k < depth; k++)
+                    for (size_t m = 0; m < M; m++)
+                        scaled_add(sum[m], A.at[m * A.row + (k0 + k) * A.column], b + k * B.row,
+                                   columns);
+            else { /* B lies transposed: its columns are rows in memory, and A becomes the panel
+                    */
+                panel_pack(panel, (Matrix){A.at, A.column, A.row}, k0, depth, 0, M);
+                for (size_t n = 0; n < columns; n += TILE_ROWS) {
+                    size_t rows = columns - n < TILE_ROWS ? columns - n : TILE_ROWS;
+                    panel_multiply(turned, TILE_COLUMNS,
+                                   (Matrix){b + n * B.column, B.column, B.row}, panel,
+                                   TILE_COLUMNS, NULL, rows, TILE_COLUMNS, depth, false);
+                    for (size_t i = 0; i < rows * M; i++)
+                        sum[i % M][n + i / M] = turned[i / M * TILE_COLUMNS + i % M];
+                }
+            }
+            for (size_t m = 0; m < M; m++)
+                for (size_t n = 0; n < columns; n++) {
+                    float *to = result + m * pitch + n0 + n;
+                    *to = (add || k0 > 0 ? *to : bias ? bias[n0 + n] : 0) + sum[m][n];
+                }
+        }
+    }
+}
+
 /* The contract of matrix_product_plain.  A block of the result is one task for one thread. */
 void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
                     size_t M, size_t N, size_t K, bool add) {
     static _Thread_local float storage[PANELS * DEPTH * TILE_COLUMNS]
         __attribute__((aligned(64)));
+    if (M <= FEW_ROWS) {
+        product_few_rows(result, pitch, A, B, bias, M, N, K, add);
+        return;
+    }
     float *packed = storage; /* the calling thread's: all threads of the team see this one */
     size_t tiles = (M + TILE_ROWS - 1) / TILE_ROWS;
     size_t blocks = (tiles + BLOCK_TILES - 1) / BLOCK_TILES;
@@ -1369,7 +1416,7 @@ static float *gradient_of(GPT *gpt, int kind, size_t layer) {
  *   KEEP_ALL      training: what the backward pass of every layer needs
  *   KEEP_STREAM   training with only x kept: the backward pass runs each block forward once
  *                 more, a third more work for a fraction of the memory (Chen et al. 2016,
- *                 arXiv:1604.06174)       [glossary: Activation checkpointing (recomputation)] */
+ *                 arXiv:1604.06174)     [glossary: Activation checkpointing (recomputation)] */
 enum { KEEP_NOTHING, KEEP_ALL, KEEP_STREAM };
 
 typedef struct {
@@ -2552,8 +2599,9 @@ static void interrupt(int signal_number) {
 
 /* One step, but for the update: gradients of the whole batch, a micro-batch at a time.  Returns
  * the mean loss.         [glossary: Batch and batch size, Micro-batch, Gradient accumulation]
- * Every token weighs 1/(tokens of the whole batch) in dlosses.  So the sum of the micro-batches'
- * gradients is the gradient of the batch, also when the last micro-batch is smaller. */
+ * Every token weighs 1/(tokens of the whole batch) in dlosses.  So the sum of the
+ * micro-batches' gradients is the gradient of the batch, also when the last micro-batch is
+ * smaller.  */
 double batch_gradient(Run *run, uint64_t step) {
     size_t batch = run->o->batch, T = run->source.T;
     uint64_t key =
