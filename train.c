@@ -927,20 +927,8 @@ static void panel_multiply(float *result, size_t pitch, Matrix A, const float *p
             tile_multiply(r, to, pitch, from, panel, panel_pitch, bias, columns, depth, add);  \
         break
         switch (rows) {
-            TILE(14);
-            TILE(13);
-            TILE(12);
-            TILE(11);
-            TILE(10);
-            TILE(9);
-            TILE(8);
-            TILE(7);
-            TILE(6);
-            TILE(5);
-            TILE(4);
-            TILE(3);
-            TILE(2);
-            TILE(1);
+            TILE(14); TILE(13); TILE(12); TILE(11); TILE(10); TILE(9); TILE(8);
+            TILE(7); TILE(6); TILE(5); TILE(4); TILE(3); TILE(2); TILE(1);
         }
 #undef TILE
     }
@@ -965,7 +953,7 @@ static void panel_pack(float *panel, Matrix B, size_t k0, size_t depth, size_t n
 /* With few rows, as when a model writes, a number of B is used once or twice: packing it would
  * move it more often than that.  So B is read where it lies, row by row.  Each element is
  * summed in the order of the tiles, so that a model that writes computes the very bits that it
- * was trained with.  */
+ * was trained with. */
 enum { FEW_ROWS = 4, FEW_COLUMNS = 256 };
 
 static void product_few_rows(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
@@ -984,8 +972,7 @@ static void product_few_rows(float *result, size_t pitch, Matrix A, Matrix B, co
                     for (size_t m = 0; m < M; m++)
                         scaled_add(sum[m], A.at[m * A.row + (k0 + k) * A.column], b + k * B.row,
                                    columns);
-            else { /* B lies transposed: its columns are rows in memory, and A becomes the panel
-                    */
+            else { /* B lies transposed: its columns are rows in memory, A becomes the panel */
                 panel_pack(panel, (Matrix){A.at, A.column, A.row}, k0, depth, 0, M);
                 for (size_t n = 0; n < columns; n += TILE_ROWS) {
                     size_t rows = columns - n < TILE_ROWS ? columns - n : TILE_ROWS;
@@ -1494,7 +1481,7 @@ static size_t activations_table(Activations *a, const Config *config,
 }
 
 /* Sizes without memory: the struct, its table, the bytes.  head_rows 0 takes all rows of logits
- * up to 64 MB, else as many as 64 MB hold.  */
+ * up to 64 MB, else as many as 64 MB hold. */
 static size_t activations_plan(Activations *a, const Config *config, size_t B, size_t T,
                                int keep, size_t head_rows,
                                ActivationRow rows[ACTIVATION_ROWS]) {
@@ -1509,7 +1496,7 @@ static size_t activations_plan(Activations *a, const Config *config, size_t B, s
 }
 
 /* Room for batches of up to B sequences of up to T tokens.  head_rows: see the struct; 0
- * chooses.  The caller calls activations_destroy.  */
+ * chooses.  The caller calls activations_destroy. */
 Activations *activations_create(const Config *config, size_t B, size_t T, int keep,
                                 size_t head_rows) {
     Activations *a = memory_allocate(1, sizeof *a);
@@ -1674,7 +1661,7 @@ void gpt_forward(const GPT *gpt, Activations *a, const int32_t *inputs, const in
 
 /* Block l backward: a->dx holds the gradient of x[l+1] and becomes that of x[l].  Read it
  * beside gpt_block_forward, from the bottom up.  Where a matrix product's input was not kept,
- * the line before it makes it again.  */
+ * the line before it makes it again. */
 void gpt_block_backward(GPT *gpt, Activations *a, size_t l, size_t B, size_t T) {
     const Layer y = layer_of(a, &gpt->config, l);
     size_t C = gpt->config.channels, H = gpt->config.heads, F = 4 * C, N = B * T;
@@ -1761,7 +1748,7 @@ void gpt_backward(GPT *gpt, Activations *a, const int32_t *inputs, const int32_t
 
 /* gpt_forward and gpt_backward in one, for dlosses that are known beforehand and do not depend
  * on the losses, as in pre-training: each piece of logits is turned into its gradient at once,
- * and is never made a second time.  */
+ * and is never made a second time. */
 void gpt_forward_backward(GPT *gpt, Activations *a, const int32_t *inputs,
                           const int32_t *targets, const float *dlosses, size_t B, size_t T,
                           uint64_t dropout_key, size_t first) {
@@ -1836,7 +1823,7 @@ double gradient_norm(const float *gradient, size_t N) {
     return sqrt(total);
 }
 
-/* --- AdamW ------------------------------------- [glossary: Weight decay (L2 regularisation)] -
+/* --- AdamW ------------------------------------ [glossary: Weight decay (L2 regularisation)] -
  * Each weight gets a step of its own: the mean of its recent gradients, divided by their
  * typical size (Kingma and Ba 2014, arXiv:1412.6980, algorithm 1), and decays by itself, not
  * through the gradient, where the division would undo the decay (Loshchilov and Hutter 2017,
@@ -2602,7 +2589,7 @@ static void interrupt(int signal_number) {
  * the mean loss.         [glossary: Batch and batch size, Micro-batch, Gradient accumulation]
  * Every token weighs 1/(tokens of the whole batch) in dlosses.  So the sum of the
  * micro-batches' gradients is the gradient of the batch, also when the last micro-batch is
- * smaller.  */
+ * smaller. */
 double batch_gradient(Run *run, uint64_t step) {
     size_t batch = run->o->batch, T = run->source.T;
     uint64_t key =
