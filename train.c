@@ -1234,30 +1234,16 @@ typedef struct {
 } Config;
 
 enum { /* kinds of tensors, in the order in which they lie in the arena */
-       WTE,
-       WPE,
-       LN1_W,
-       LN1_B,
-       QKV_W,
-       QKV_B,
-       PROJ_W,
-       PROJ_B,
-       LN2_W,
-       LN2_B,
-       FC_W,
-       FC_B,
-       OUT_W,
-       OUT_B,
-       LNF_W,
-       LNF_B,
-       KINDS,
-       BLOCK_KINDS = LNF_W - LN1_W
+    WTE, WPE,
+    LN1_W, LN1_B, QKV_W, QKV_B, PROJ_W, PROJ_B, LN2_W, LN2_B, FC_W, FC_B, OUT_W, OUT_B,
+    LNF_W, LNF_B,
+    KINDS, BLOCK_KINDS = LNF_W - LN1_W
 };
 
 /* Names and shapes are those of Hugging Face's GPT-2.  Shapes are in the letters of the symbol
  * table: V, P (positions: the context), C, 3 (3C), F (4C), 1.  GPT-2 starts every matrix from
  * N(0, 0.02), and divides what a block adds to the stream by sqrt(2L): there are 2L such terms,
- * and the deviation of their sum should not grow with the depth (Radford et al.  2019, section
+ * and the deviation of their sum should not grow with the depth (Radford et al. 2019, section
  * 2.3). */
 static const struct {
     const char *name;
@@ -1295,43 +1281,50 @@ typedef struct {
     Config config;
     Tensor *table; /* tensor_count rows */
     size_t tensor_count, parameter_count;
-    float *weights,
-        *gradients; /* arenas of parameter_count floats; gradients: NULL if not training */
+    float *weights;   /* arena of parameter_count floats */
+    float *gradients; /* the same; NULL if not training */
 } GPT;
 
-/* Fills the rows of the table, if there is one, and returns their number; *parameters gets the
+static size_t dimension(const Config *config, char letter) { /* of the table above */
+    switch (letter) {
+        case 'V': return config->vocab;
+        case 'P': return config->context;
+        case 'C': return config->channels;
+        case '3': return 3 * config->channels;
+        case 'F': return 4 * config->channels;
+        default: return 1;
+    }
+}
+
+/* The tensor of a kind, in block l if it is one of a block, which begins at `offset`. */
+static Tensor tensor_describe(const Config *config, int kind, size_t l, size_t offset) {
+    int start = TENSOR_KINDS[kind].start;
+    Tensor t = {.offset = offset, .rank = TENSOR_KINDS[kind].columns == '1' ? 1 : 2};
+    snprintf(t.name, sizeof t.name, TENSOR_KINDS[kind].name, l);
+    t.shape[0] = dimension(config, TENSOR_KINDS[kind].rows);
+    t.shape[1] = dimension(config, TENSOR_KINDS[kind].columns);
+    t.count = start == START_ZERO && !config->bias ? 0 : t.shape[0] * t.shape[1];
+    t.decay = t.rank == 2;
+    t.constant = start == START_ONE ? 1.0f : 0.0f;
+    if (start == START_NORMAL) t.deviation = 0.02f;
+    if (start == START_RESIDUAL) t.deviation = 0.02f / sqrtf(2.0f * (float)config->layers);
+    return t;
+}
+
+/* Fills the table, unless it is NULL, and returns the number of its rows; *parameters gets the
  * number of floats.  The caller has checked the configuration. */
 static size_t table_fill(const Config *config, Tensor *table, size_t *parameters) {
-    size_t C = config->channels, row = 0, offset = 0;
-    for (size_t i = 0; i < 4 + config->layers * BLOCK_KINDS; i++) {
-        size_t block = i < LN1_W ? 0 : (i - LN1_W) / BLOCK_KINDS;
-        int kind = i < LN1_W                ? (int)i
-                   : block < config->layers ? LN1_W + (int)((i - LN1_W) % BLOCK_KINDS)
-                                            : LNF_W + (int)((i - LN1_W) % BLOCK_KINDS);
-        Tensor t = {.offset = offset};
-        for (int d = 0; d < 2; d++) {
-            char letter = d ? TENSOR_KINDS[kind].columns : TENSOR_KINDS[kind].rows;
-            t.shape[d] = letter == 'V'   ? config->vocab
-                         : letter == 'P' ? config->context
-                         : letter == 'C' ? C
-                         : letter == '3' ? 3 * C
-                         : letter == 'F' ? 4 * C
-                                         : 1;
-        }
-        t.rank = TENSOR_KINDS[kind].columns == '1' ? 1 : 2;
-        t.decay = t.rank == 2;
-        t.count = t.shape[0] * t.shape[1];
-        if (t.rank == 1 && TENSOR_KINDS[kind].start == START_ZERO && !config->bias) t.count = 0;
-        t.constant = TENSOR_KINDS[kind].start == START_ONE ? 1.0f : 0.0f;
-        if (TENSOR_KINDS[kind].start == START_NORMAL) t.deviation = 0.02f;
-        if (TENSOR_KINDS[kind].start == START_RESIDUAL)
-            t.deviation = 0.02f / sqrtf(2.0f * (float)config->layers);
-        snprintf(t.name, sizeof t.name, TENSOR_KINDS[kind].name, block);
+    size_t row = 0, blocks = config->layers * BLOCK_KINDS;
+    *parameters = 0;
+    for (size_t i = 0; i < KINDS - BLOCK_KINDS + blocks; i++) {
+        size_t l = i >= LN1_W && i < LN1_W + blocks ? (i - LN1_W) / BLOCK_KINDS : 0;
+        int kind = i < LN1_W + blocks ? (int)(i - l * BLOCK_KINDS)
+                                      : (int)(i - blocks + BLOCK_KINDS);
+        Tensor t = tensor_describe(config, kind, l, *parameters);
         if (table) table[row] = t;
         row++;
-        offset += t.count;
+        *parameters += t.count;
     }
-    *parameters = offset;
     return row;
 }
 
@@ -1379,22 +1372,20 @@ void gpt_initialize(GPT *gpt, uint64_t seed) {
 }
 
 /* Row of the table for a kind and a layer (0 for those outside the blocks). */
-static const Tensor *tensor_of(const GPT *gpt, int kind, size_t layer) {
-    size_t row = kind < LN1_W ? (size_t)kind
-                 : kind < LNF_W
-                     ? LN1_W + layer * BLOCK_KINDS + (size_t)(kind - LN1_W)
-                     : LN1_W + gpt->config.layers * BLOCK_KINDS + (size_t)(kind - LNF_W);
+static const Tensor *tensor_of(const GPT *gpt, int kind, size_t l) {
+    size_t row = (size_t)kind + l * BLOCK_KINDS;
+    if (kind >= LNF_W) row += (gpt->config.layers - 1) * BLOCK_KINDS;
     return &gpt->table[row];
 }
 
-static const float *weight_of(const GPT *gpt, int kind,
-                              size_t layer) { /* NULL: not in this model */
-    const Tensor *t = tensor_of(gpt, kind, layer);
+/* The numbers of a tensor; NULL if the model has no biases and this is one. */
+static const float *weight_of(const GPT *gpt, int kind, size_t l) {
+    const Tensor *t = tensor_of(gpt, kind, l);
     return t->count ? gpt->weights + t->offset : NULL;
 }
 
-static float *gradient_of(GPT *gpt, int kind, size_t layer) {
-    const Tensor *t = tensor_of(gpt, kind, layer);
+static float *gradient_of(GPT *gpt, int kind, size_t l) {
+    const Tensor *t = tensor_of(gpt, kind, l);
     return t->count ? gpt->gradients + t->offset : NULL;
 }
 
@@ -1486,6 +1477,9 @@ static size_t activations_plan(Activations *a, const Config *config, size_t B, s
                                int keep, size_t head_rows,
                                ActivationRow rows[ACTIVATION_ROWS]) {
     size_t most = ((size_t)64 << 20) / sizeof(float) / config->vocab;
+    double rough = 16.0 * (double)(config->layers + 4) * (double)config->channels; /* a token */
+    if ((double)B * (double)T * rough > 1e17)
+        die("activations of %zu x %zu tokens: more than any memory; take a smaller --micro-batch", B, T);
     *a = (Activations){.B = B, .T = T, .keep = keep, .head_rows = head_rows ? head_rows : most};
     a->kept = keep == KEEP_ALL ? config->layers : 1;
     if (a->head_rows < 1) a->head_rows = 1;
