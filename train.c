@@ -1479,7 +1479,7 @@ static size_t activations_plan(Activations *a, const Config *config, size_t B, s
     size_t most = ((size_t)64 << 20) / sizeof(float) / config->vocab;
     double rough = 16.0 * (double)(config->layers + 4) * (double)config->channels; /* a token */
     if ((double)B * (double)T * rough > 1e17)
-        die("activations of %zu x %zu tokens: more than any memory; take a smaller --micro-batch", B, T);
+        die("activations of %zu x %zu tokens need more than any memory: lower --micro-batch", B, T);
     *a = (Activations){.B = B, .T = T, .keep = keep, .head_rows = head_rows ? head_rows : most};
     a->kept = keep == KEEP_ALL ? config->layers : 1;
     if (a->head_rows < 1) a->head_rows = 1;
