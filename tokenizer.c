@@ -226,8 +226,11 @@ __attribute__((noreturn)) static void json_fail(const Json *j, const char *expec
 }
 
 static int json_peek(Json *j) { /* the next byte that is not blank, or -1 */
-    while (j->at < j->size && strchr(" \t\r\n", j->text[j->at]) && j->text[j->at]) j->at++;
-    return j->at < j->size ? j->text[j->at] : -1;
+    for (; j->at < j->size; j->at++) {
+        unsigned char c = j->text[j->at];
+        if (c != ' ' && c != '\t' && c != '\r' && c != '\n') return c;
+    }
+    return -1;
 }
 
 void json_enter(Json *j, char bracket) {
@@ -295,10 +298,13 @@ size_t json_string(Json *j, char *out, size_t capacity) {
                     code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
                 }
                 if (code >= 0xD800 && code < 0xE000) json_fail(j, "both halves of a pair");
+                if (code == 0) json_fail(j, "no NUL inside a string"); /* it would end it here */
                 bytes = utf8_put(utf8, code);
             } else json_fail(j, "an escape that JSON knows");
         }
-        if (length + bytes >= capacity) json_fail(j, "a shorter string");
+        if (length + bytes >= capacity)
+            die("%s: byte %zu: a string of %zu bytes or more, which is too long here", j->name, j->at,
+                capacity);
         memcpy(out + length, utf8, bytes);
         length += bytes;
     }
@@ -679,13 +685,12 @@ static bool pair_fits(const Tokenizer *t, uint32_t left, uint32_t right) {
     return a + b <= TOKEN_BYTES_MAX;
 }
 
-/* Makes a merge of a pair, and returns the id of what it builds.  Two merges may build one token
- * ("ab" "c" and "a" "bc"); by this an old merge can find new work, and then keeps its rank. */
+/* Makes a merge of a pair, and returns the id of what it builds.  That token is always new: a
+ * merge is applied wherever its pair stands, so equal strings are built up in equal ways, and
+ * no second pair of tokens can have the same bytes. */
 static uint32_t merge_learn(Tokenizer *t, uint32_t left, uint32_t right) {
-    size_t vocab = t->vocab;
     uint32_t result = token_join(t, left, right);
-    for (size_t i = 0; t->vocab == vocab && i < t->merge_count; i++)
-        if (t->merges[i].left == left && t->merges[i].right == right) return result;
+    assert(result == t->vocab - 1);
     merge_add(t, left, right, result);
     return result;
 }
@@ -703,8 +708,9 @@ void merges_learn_plain(Tokenizer *t, const Strings *pieces, size_t vocab) {
         for (size_t i = 0; i < pieces->count; i++)
             for (size_t j = 0; j + 1 < length[i]; j++) {
                 const uint32_t *id = ids + pieces->start[i] + j;
-                if (pair_fits(t, id[0], id[1]))
-                    pairs.items[pairs_at(&pairs, id[0], id[1])].count += pieces->times[i];
+                if (!pair_fits(t, id[0], id[1])) continue;
+                uint32_t pair = pairs_at(&pairs, id[0], id[1]);
+                pairs.items[pair].count += pieces->times[i];
             }
         const Pair *best = NULL;
         for (const Pair *p = pairs.items; p && p < pairs.items + pairs.count; p++)
@@ -735,42 +741,42 @@ void merges_learn_plain(Tokenizer *t, const Strings *pieces, size_t vocab) {
 
 /* A heap hands out its smallest item first.  The parent of item i is item (i - 1) / 2 and never
  * larger than it; so the smallest stands in front, and putting in or taking out moves items
- * along one path from top to bottom: O(log n). */
+ * along one path from top to bottom: O(log n).  An item is `words` numbers, 1 or 2, of which the
+ * second matters only where the first are equal. */
 typedef struct {
-    uint64_t first, second; /* compared in this order */
-} Order;
-
-typedef struct {
-    Order *items;
+    uint64_t *items;
     size_t count, capacity;
 } Heap;
 
-static inline bool order_less(Order a, Order b) {
-    return a.first != b.first ? a.first < b.first : a.second < b.second;
+static inline bool item_less(const uint64_t *a, const uint64_t *b, size_t words) {
+    return words == 2 && a[0] == b[0] ? a[1] < b[1] : a[0] < b[0];
 }
 
-static void heap_push(Heap *heap, Order item) {
+static inline void heap_push(Heap *heap, size_t words, const uint64_t *item) {
     if (heap->count == heap->capacity) {
         heap->capacity = heap->capacity ? 2 * heap->capacity : 512;
-        heap->items = memory_resize(heap->items, heap->capacity, sizeof *heap->items);
+        heap->items = memory_resize(heap->items, heap->capacity, words * sizeof *heap->items);
     }
+    uint64_t *items = heap->items;
     size_t at = heap->count++;
-    for (; at && order_less(item, heap->items[(at - 1) / 2]); at = (at - 1) / 2)
-        heap->items[at] = heap->items[(at - 1) / 2];
-    heap->items[at] = item;
+    for (; at && item_less(item, items + (at - 1) / 2 * words, words); at = (at - 1) / 2)
+        memcpy(items + at * words, items + (at - 1) / 2 * words, words * sizeof *items);
+    memcpy(items + at * words, item, words * sizeof *items);
 }
 
-static Order heap_pop(Heap *heap) {
-    Order top = heap->items[0], item = heap->items[--heap->count];
-    size_t at = 0, child;
-    while ((child = 2 * at + 1) < heap->count) {
-        child += child + 1 < heap->count && order_less(heap->items[child + 1], heap->items[child]);
-        if (!order_less(heap->items[child], item)) break;
-        heap->items[at] = heap->items[child];
+static inline void heap_pop(Heap *heap, size_t words, uint64_t *top) {
+    uint64_t *items = heap->items, last[2];
+    size_t at = 0, child, count = --heap->count;
+    memcpy(top, items, words * sizeof *items);
+    memcpy(last, items + count * words, words * sizeof *items);
+    while ((child = 2 * at + 1) < count) {
+        child += child + 1 < count &&
+                 item_less(items + (child + 1) * words, items + child * words, words);
+        if (!item_less(items + child * words, last, words)) break;
+        memcpy(items + at * words, items + child * words, words * sizeof *items);
         at = child;
     }
-    heap->items[at] = item;
-    return top;
+    memcpy(items + at * words, last, words * sizeof *items);
 }
 
 /* The fast way rests on one thought: a merge changes the text only where its pair stands, so
@@ -849,8 +855,8 @@ static void place_merge(Learner *l, uint32_t at, uint32_t result) {
  * count of the day (a lazy heap).  A count that rises is put in again at once, so no pair is
  * ever further back than it should be: what comes up with a true count is the commonest. */
 static void heap_push_pair(Heap *heap, const Pair *pair) {
-    if (pair->count)
-        heap_push(heap, (Order){~pair->count, (uint64_t)pair->left << 32 | pair->right});
+    uint64_t item[2] = {~pair->count, (uint64_t)pair->left << 32 | pair->right};
+    if (pair->count) heap_push(heap, 2, item);
 }
 
 /* The same merges as merges_learn_plain().  Cost: about one step for every place that a merge
@@ -874,12 +880,13 @@ void merges_learn(Tokenizer *t, const Strings *pieces, size_t vocab, bool verbos
             heap_push_pair(&heap, pair);
         }
         if (!heap.count) break;
-        Order top = heap_pop(&heap);
-        uint32_t left = (uint32_t)(top.second >> 32), right = (uint32_t)top.second;
+        uint64_t top[2];
+        heap_pop(&heap, 2, top);
+        uint32_t left = (uint32_t)(top[1] >> 32), right = (uint32_t)top[1];
         uint32_t best = pairs_at(&l.pairs, left, right);
         Pair *pair = &l.pairs.items[best];
-        if (pair->count != ~top.first) { /* out of date */
-            if (pair->count < ~top.first) heap_push_pair(&heap, pair);
+        if (pair->count != ~top[0]) { /* out of date */
+            if (pair->count < ~top[0]) heap_push_pair(&heap, pair);
             continue;
         }
         if (!pair_fits(t, left, right)) continue;
@@ -893,9 +900,9 @@ void merges_learn(Tokenizer *t, const Strings *pieces, size_t vocab, bool verbos
         uint32_t result = merge_learn(t, left, right);
         uint32_t at;
         while ((at = l.pairs.items[best].first) != NONE) {
-            if (left == right) /* "aaaa" is merged from its first a on */
-                while (l.places[at].before != NONE && l.places[l.places[at].before].token == left)
-                    at = l.places[at].before;
+            /* A chain is in the order of the text, so "aaaa" is merged from its first a on. */
+            assert(left != right || l.places[at].before == NONE ||
+                   l.places[l.places[at].before].token != left);
             place_merge(&l, at, result);
         }
     }
@@ -1209,7 +1216,8 @@ typedef struct {
 static void link_rank(const Tokenizer *t, Link *links, uint32_t at, Heap *heap) {
     uint32_t next = links[at].after;
     links[at].rank = next == NONE ? NONE : merge_find(t, links[at].token, links[next].token);
-    if (links[at].rank != NONE) heap_push(heap, (Order){links[at].rank, at});
+    uint64_t item = (uint64_t)links[at].rank << 32 | at;
+    if (links[at].rank != NONE) heap_push(heap, 1, &item);
 }
 
 static size_t piece_encode_long(const Tokenizer *t, const unsigned char *piece, size_t bytes,
@@ -1222,11 +1230,12 @@ static size_t piece_encode_long(const Tokenizer *t, const unsigned char *piece, 
                           i + 1 < bytes ? (uint32_t)i + 1 : NONE, NONE};
     for (size_t i = 0; i < bytes; i++) link_rank(t, links, (uint32_t)i, &heap);
     while (heap.count) {
-        Order top = heap_pop(&heap);
-        uint32_t at = (uint32_t)top.second;
-        if (links[at].rank != top.first) continue;
+        uint64_t top;
+        heap_pop(&heap, 1, &top);
+        uint32_t at = (uint32_t)top, rank = (uint32_t)(top >> 32);
+        if (links[at].rank != rank) continue;
         Link *gone = &links[links[at].after];
-        links[at].token = t->merges[top.first].result;
+        links[at].token = t->merges[rank].result;
         links[at].after = gone->after;
         gone->rank = NONE;
         if (gone->after != NONE) links[gone->after].before = at;
@@ -1492,19 +1501,26 @@ static void vocabulary_parse(Tokenizer *t, Bytes text, const char *name) {
         }
         ids[found.count - 1] = (uint32_t)id;
     }
+    if (json_peek(&j) != -1) json_fail(&j, "the end of the file");
     uint32_t *order = memory_allocate(found.count, sizeof *order); /* from id to number + 1 */
+    bool sorted = true;
     for (size_t i = 0; i < found.count; i++) {
         if (ids[i] >= found.count)
             die("%s: id %u is out of range: %zu tokens must have the ids 0 to %zu", name,
                 (unsigned)ids[i], found.count, found.count - 1);
         if (order[ids[i]]) die("%s: two tokens have the id %u", name, (unsigned)ids[i]);
         order[ids[i]] = (uint32_t)i + 1;
+        sorted &= ids[i] == i;
     }
-    for (size_t id = 0; id < found.count; id++) {
+    for (size_t id = 0; !sorted && id < found.count; id++) {
         size_t i = order[id] - 1;
-        token_add(t, found.bytes + found.start[i], found.start[i + 1] - found.start[i]);
+        strings_add(&t->tokens, found.bytes + found.start[i], found.start[i + 1] - found.start[i]);
     }
-    strings_destroy(&found);
+    if (sorted) t->tokens = found; /* the usual case: nothing is to be moved */
+    else strings_destroy(&found);
+    t->vocab = t->tokens.count;
+    for (int byte = 0; byte < 256; byte++)
+        t->id_of_byte[byte] = strings_find(&t->tokens, &(unsigned char){(unsigned char)byte}, 1);
     free(order);
     free(ids);
     free(key);
