@@ -1,6 +1,7 @@
 /* fuzz_tokenizer.c - arbitrary files and texts against tokenizer.c, for clang's libFuzzer:
  *
- *     clang -g -O1 -fsanitize=fuzzer,address,undefined tests/fuzz_tokenizer.c -o build/fuzz_tokenizer
+ *     clang -g -O1 -fsanitize=fuzzer,address,undefined tests/fuzz_tokenizer.c -o
+ * build/fuzz_tokenizer
  *     build/fuzz_tokenizer -max_total_time=600 -max_len=4096 build/fuzz
  *
  * The first byte of an input says what the rest is: a vocab.json and a merges.txt with a NUL
@@ -83,7 +84,7 @@ static void text_round(Tokenizer *t, const unsigned char *text, size_t bytes) {
     for (size_t at = 0, length; at < bytes; at += length) {
         length = piece_length(text + at, bytes - at);
         assert(length > 0 && length <= bytes - at);
-        if (t->merge_count) {
+        if (t->merges.count) {
             uint32_t *slow = memory_allocate(length, sizeof *slow);
             size_t n = piece_encode_plain(t, text + at, length, plain + expected, NULL);
             assert(piece_encode_long(t, text + at, length, slow) == n);
@@ -92,7 +93,8 @@ static void text_round(Tokenizer *t, const unsigned char *text, size_t bytes) {
             free(slow);
         }
     }
-    assert(!t->merge_count || (expected == count && memcmp(ids, plain, count * sizeof *ids) == 0));
+    assert(!t->merges.count ||
+           (expected == count && memcmp(ids, plain, count * sizeof *ids) == 0));
     size_t cut = bytes ? text_cut(text, bytes) : 0;
     if (cut) {
         size_t first = tokenizer_encode(t, text, cut, "text", &again);
@@ -139,9 +141,9 @@ static void input_run(const uint8_t *data, size_t size) {
         if (size < 400) {
             Tokenizer *plain = tokenizer_create(NULL, 0);
             merges_learn_plain(plain, &pieces, 256 + size / 4);
-            assert(plain->merge_count == t->merge_count && plain->vocab == t->vocab);
-            assert(!t->merge_count ||
-                   memcmp(plain->merges, t->merges, t->merge_count * sizeof *t->merges) == 0);
+            assert(plain->merges.count == t->merges.count && plain->vocab == t->vocab);
+            assert(!t->merges.count || memcmp(plain->merges.items, t->merges.items,
+                                              t->merges.count * sizeof(Pair)) == 0);
             tokenizer_destroy(plain);
         }
         strings_destroy(&pieces);
@@ -153,7 +155,8 @@ static void input_run(const uint8_t *data, size_t size) {
         free(vocab.data);
         free(merges.data);
     }
-    unsigned char *text = memory_allocate(size, 1); /* its exact size, so that ASan sees each step beyond */
+    unsigned char *text =
+        memory_allocate(size, 1); /* its exact size, so that ASan sees each step beyond */
     if (size) memcpy(text, data, size);
     text_round(t, text, size);
     free(text);
