@@ -8,7 +8,7 @@
  * longer tokens, in the order in which a training text once showed them to be common.
  *
  * Two functions are the definition: merges_learn_plain() in section 3 and piece_encode_plain()
- * in section 5.  They say all there is to say about BPE, in some 60 lines, and are slow. 
+ * in section 5.  They say all there is to say about BPE, in some 60 lines, and are slow.
  * Beside each stands the one that is used, which gives the same result: section 3 says why for
  * learning, section 6 for encoding.  The tests hold each pair against each other.
  *
@@ -398,15 +398,14 @@ void json_skip(Json *j) {
  *   - A longer token is built by a merge: the rule that two tokens, one behind the other, may
  *     become one.  Merges are ranked by age, and each joins bytes or what older merges built.
  *     A token that is neither a byte nor built by a merge is special: no text turns into it
- *     unless the caller asks, as for GPT-2's <|endoftext|>, which parts one document from the
- * next.
+ *     unless the caller asks.  GPT-2 has one, <|endoftext|>, which stands between documents.
  *
  * A vocabulary without merges is a character-level one, so the small first models and GPT-2's
  * 50,257 tokens are the same thing in two sizes.
  * ====================================================================================== */
 
 enum {
-    VOCAB_MAX = 1 << 24,   /* ids and ranks below this leave 8 bits free in 32, see section 6 */
+    VOCAB_MAX = 1 << 24,    /* ids and ranks below this leave 8 bits of 32 free: section 6 */
     TOKEN_BYTES_MAX = 65535 /* the longest token; files that claim a longer one are refused */
 };
 static const uint32_t NONE = UINT32_MAX; /* no id, no rank, no place */
@@ -425,7 +424,7 @@ typedef struct {
     size_t *start;        /* string i is bytes[start[i]] up to bytes[start[i + 1]] */
     uint64_t *times;      /* how often it was added */
     size_t count, capacity, bytes_capacity;
-    uint64_t *slots; /* hash table: the upper half of the hash, then number + 1; 0 is free */
+    uint64_t *slots;      /* hash table: upper half of the hash, then number + 1; 0 is free */
     size_t slot_count;    /* a power of two, at least twice count */
 } Strings;
 
@@ -567,8 +566,7 @@ typedef struct Cache Cache; /* pieces met before, with their ids: section 6 */
 typedef struct {
     size_t vocab;             /* number of ids; they run from 0 to vocab - 1 */
     Strings tokens;           /* the byte string of each id */
-    uint32_t
-        id_of_byte[256]; /* the id of a single byte, or NONE: it is not in the vocabulary */
+    uint32_t id_of_byte[256]; /* the id of a single byte; NONE if it is not in the vocabulary */
     Pairs merges;             /* the number of a merge is its rank: the oldest has rank 0 */
     uint32_t *result;         /* the id of what each merge builds */
     size_t result_capacity;
@@ -773,10 +771,7 @@ static inline bool item_less(const uint64_t *a, const uint64_t *b, size_t words)
 }
 
 static inline void heap_push(Heap *heap, size_t words, const uint64_t *item) {
-    if (heap->count == heap->capacity) {
-        heap->capacity = heap->capacity ? 2 * heap->capacity : 512;
-        heap->items = memory_resize(heap->items, heap->capacity, words * sizeof *heap->items);
-    }
+    heap->items = array_grow(heap->items, &heap->capacity, heap->count, words * sizeof *item);
     uint64_t *items = heap->items;
     size_t at = heap->count++;
     for (; at && item_less(item, items + (at - 1) / 2 * words, words); at = (at - 1) / 2)
@@ -790,7 +785,7 @@ static inline void heap_pop(Heap *heap, size_t words, uint64_t *top) {
     memcpy(top, items, words * sizeof *items);
     memcpy(last, items + count * words, words * sizeof *items);
     /* What lies behind the end is made larger than any item, so that the choice between two
-     * children needs no branch, which the processor would guess wrong every second time. */
+     * children needs no branch: it would go either way, and no processor could foresee which. */
     memset(items + count * words, 0xFF, words * sizeof *items);
     while ((child = 2 * at + 1) < count) {
         child += item_less(items + (child + 1) * words, items + child * words, words);
@@ -819,8 +814,7 @@ typedef struct {
 
 typedef struct {
     uint64_t count;       /* in the whole text, so a piece that stands there 9 times counts 9 */
-    uint32_t first,
-        last; /* the chain of the places where the pair stands, NONE if there is none */
+    uint32_t first, last; /* of the places where the pair stands, NONE if there are none */
     bool grown;           /* its count rose during the present merge */
 } Chain;
 
@@ -1094,7 +1088,7 @@ static size_t piece_length(const unsigned char *text, size_t bytes) {
 
 /* A place at which the text may be taken apart without changing any piece, so that a file
  * larger than memory can be read in parts: the last blank that follows a character which is not
- * white. There a piece ends, whatever stands on either side.  Returns 0 if there is none. */
+ * white.  There a piece ends, whatever stands on either side.  Returns 0 if there is none. */
 size_t text_cut(const unsigned char *text, size_t bytes) {
     for (size_t at = bytes; at-- > 1;) {
         size_t step, before = at - 1;
@@ -1158,8 +1152,7 @@ size_t piece_encode_plain(const Tokenizer *t, const unsigned char *piece, size_t
  * Three things make the definition fast, and none of them changes what comes out.
  *
  * Ranks are kept.  A merge changes two pairs, the one before it and the one behind it; all
- * others keep their ranks.  So the pieces below look up two ranks for each merge instead of
- * all.
+ * others keep their ranks.  So two ranks are looked up for each merge instead of all.
  *
  * The next merge is found faster.  It is the least (rank, place) of all neighbours, compared by
  * rank and then by place.  In a short piece the least is found by a scan of a small array,
@@ -1169,13 +1162,14 @@ size_t piece_encode_plain(const Tokenizer *t, const unsigned char *piece, size_t
  * gone is known by its rank, which is no longer the rank at its place.
  *
  * Pieces repeat.  What a piece becomes depends on nothing but its bytes, so its ids may be kept
- * and copied when it comes again.  In ordinary text nine of ten pieces are copied.
+ * and copied when it comes again, which most pieces of a text do.  What all this gains is what
+ * dev/bench/tokenizer.py measures; doc/tokenizer.md has the table.
  * ====================================================================================== */
 
 enum {
-    SHORT_MAX = 128, /* longest piece that is scanned; a place must fit in 8 bits */
-    CACHE_BYTES = 23, /* longest piece that is kept */
-    CACHE_IDS = 9, /* most ids that are kept for one piece: 64 bytes in all, a cache line */
+    SHORT_MAX = 128,      /* longest piece that is scanned; a place must fit in 8 bits */
+    CACHE_BYTES = 23,     /* longest piece that is kept */
+    CACHE_IDS = 9,        /* most ids kept for one piece: 64 bytes in all, a cache line */
     CACHE_SLOTS = 1 << 16 /* 4 MB */
 };
 
@@ -1268,8 +1262,7 @@ static size_t piece_encode(const Tokenizer *t, const unsigned char *piece, size_
  * is the whole piece with its length behind it, so a slot never answers for another piece. */
 struct Cache {
     struct {
-        uint64_t
-            key[3]; /* the bytes, zeros behind them, the length in the last; all 0 is free */
+        uint64_t key[3]; /* the bytes, zeros behind them, the length in the last; 0 is free */
         uint32_t count, ids[CACHE_IDS];
     } slots[CACHE_SLOTS];
 };
@@ -1279,10 +1272,10 @@ struct Cache {
 static inline size_t cache_key(const unsigned char *piece, size_t bytes, size_t room,
                                uint64_t key[3]) {
     /* Three words are read at once and what does not belong to the piece is masked away: a copy
-     * of varying length would take several times as long. */
+     * whose length varies would be a call and a chain of branches, for every piece. */
     static const uint8_t mask[48] = {255, 255, 255, 255, 255, 255, 255, 255,
                                      255, 255, 255, 255, 255, 255, 255, 255,
-                                     255, 255, 255, 255, 255, 255, 255, 255};
+                                     255, 255, 255, 255, 255, 255, 255, 255}; /* then zeros */
     uint64_t keep[3];
     unsigned char last[24] = {0};
     memcpy(keep, mask + 24 - bytes, 24);
@@ -1367,10 +1360,10 @@ size_t tokenizer_encode(Tokenizer *t, const unsigned char *text, size_t bytes, c
     return list.count;
 }
 
-/* The same for a text in which special tokens stand for themselves. `offset` is the place of
+/* The same for a text in which special tokens stand for themselves.  `offset` is the place of
  * the text in its file, for messages.  Appends to `ids`. */
 void text_encode_special(Tokenizer *t, const unsigned char *text, size_t bytes,
-                                const char *name, size_t offset, Ids *ids) {
+                         const char *name, size_t offset, Ids *ids) {
     bool begins[256] = {false}; /* a special token begins with this byte */
     size_t size, done = 0;
     for (size_t i = 0; i < t->special_count; i++)
