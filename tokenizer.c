@@ -785,7 +785,7 @@ static inline void heap_pop(Heap *heap, size_t words, uint64_t *top) {
     memcpy(top, items, words * sizeof *items);
     memcpy(last, items + count * words, words * sizeof *items);
     /* What lies behind the end is made larger than any item, so that the choice between two
-     * children needs no branch: it would go either way, and no processor could foresee which. */
+     * children needs no branch: it would go either way, and no processor foresees which. */
     memset(items + count * words, 0xFF, words * sizeof *items);
     while ((child = 2 * at + 1) < count) {
         child += item_less(items + (child + 1) * words, items + child * words, words);
@@ -1630,8 +1630,7 @@ static const char usage_text[] =
     "  train    learns a vocabulary of N tokens (256 bytes and N - 256 merges) from texts\n"
     "  encode   writes the ids of a text, in decimal on one line\n"
     "  decode   writes the text of such ids\n"
-    "  info     describes a vocabulary; with a text, what a smaller or larger one would do "
-    "with it\n"
+    "  info     describes a vocabulary; with FILE, what a smaller or larger one would do\n"
     "  show     cuts a text into its tokens and shows the merges that build each of them\n"
     "\n"
     "  --model DIR  a folder with merges.txt and vocab.json, as Hugging Face writes for GPT-2\n"
@@ -1639,16 +1638,13 @@ static const char usage_text[] =
     "  --out DIR    where the learned tokenizer goes\n"
     "  --verbose    prints each merge with its count as it is learned\n"
     "  --special    special tokens such as <|endoftext|> in the text stand for themselves\n"
-    "  --raw        ids as little-endian binary numbers: 2 bytes each if the vocabulary has "
-    "at\n"
-    "               most 65536 tokens, otherwise 4\n"
+    "  --raw        ids as little-endian binary numbers: 2 bytes each if the vocabulary has\n"
+    "               at most 65536 tokens, otherwise 4\n"
     "  --count      only the number of ids\n"
     "\n"
-    "Without FILE, or where FILE is -, text and ids come from the standard input.  In what "
-    "show,\n"
-    "info and --verbose print, each byte is one letter, as in merges.txt: a blank is \u0120 "
-    "and a\n"
-    "newline is \u010A.\n";
+    "Without FILE, or where FILE is -, text and ids come from the standard input.  In what\n"
+    "show, info and --verbose print, each byte is one letter, as in merges.txt: a blank is\n"
+    "\u0120 and a newline is \u010A.\n";
 
 typedef struct {
     const char *command, *model, *out, *vocab;
@@ -1902,8 +1898,10 @@ static void run_info(const Options *o) {
         }
         printed[longest] = true;
         char *token = token_show(t, (uint32_t)longest);
-        printf("%s%6zu bytes  %7zu  %.60s\n", row ? "                " : "longest tokens  ",
-               most, longest, token);
+        size_t shown = strlen(token) < 60 ? strlen(token) : 60;
+        while (((unsigned char)token[shown] & 0xC0) == 0x80) shown--; /* only whole letters */
+        printf("%s%6zu bytes  %7zu  %.*s\n", row ? "                " : "longest tokens  ",
+               most, longest, (int)shown, token);
         free(token);
     }
     free(printed);
@@ -1928,6 +1926,7 @@ static void run_info(const Options *o) {
             for (int own_size = !done && t->vocab <= size; own_size >= 0; own_size--) {
                 size_t vocab = own_size ? t->vocab : size;
                 if (!own_size && vocab == t->vocab) continue;
+                if (vocab > t->vocab && vocab > own->vocab) continue; /* the text has no more */
                 printf("%13zu%c", vocab, own_size ? '*' : ' ');
                 if (vocab <= t->vocab) info_row(t, &pieces, bytes, vocab);
                 else printf(" %12s %8s", "", "");
@@ -1936,10 +1935,9 @@ static void run_info(const Options *o) {
                 done |= own_size;
             }
         }
-        puts("* this model.  A vocabulary of V tokens costs an embedding table of V rows; what "
-             "it buys\n"
-             "is a shorter text.  Merges learned from this very text show the most that it can "
-             "buy.");
+        puts("* this model.  A vocabulary of V tokens costs an embedding table of V rows;\n"
+             "what it buys is a shorter text.  Merges learned from this very text show the\n"
+             "most that it can buy.");
         tokenizer_destroy(own);
         strings_destroy(&pieces);
     }

@@ -374,6 +374,25 @@ static void test_cut(void) {
           wrong);
 }
 
+/* Strings that hash alike, made by running the hash backwards: they must stay apart. */
+static void test_strings(void) {
+    const uint64_t factor = 0xD6E8FEB86659FD93u;
+    uint64_t inverse = factor;
+    for (int i = 0; i < 5; i++) inverse *= 2 - factor * inverse; /* Newton, modulo 2^64 */
+    Strings s = {0};
+    size_t alike = 0, wrong = 0;
+    for (uint32_t round = 0; round < 200; round++) {
+        uint64_t mixed = (uint64_t)(round / 2) << 40 | (uint64_t)(round % 2) << 31;
+        uint64_t word = mixed * inverse ^ 8 * 0x9E3779B97F4A7C15u;
+        unsigned char text[8];
+        memcpy(text, &word, 8);
+        alike += bytes_hash(text, 8) >> 32 == mixed >> 32;
+        wrong += strings_add(&s, text, 8) != round || strings_find(&s, text, 8) != round;
+    }
+    check(alike == 200 && wrong == 0, "100 pairs of strings with one hash: %zu mixed up", wrong);
+    strings_destroy(&s);
+}
+
 /* ---- learning ---- */
 
 static bool merges_same(const Tokenizer *a, const Tokenizer *b) {
@@ -877,6 +896,7 @@ int main(void) {
     test_classes();
     test_tables();
     test_cut();
+    test_strings();
     test_learning();
     test_learning_reference();
     Bytes text = file_read("tests/reference/tokenizer_learn.txt");

@@ -6,7 +6,8 @@
 
 Every figure is the median of --rounds rounds in which the programs take turns, so that a machine
 that is fast for a while is fast for all of them; a ratio is the median of the rounds' ratios.
-tokenizer.c is called as a library from memory to memory, tiktoken and tokenizers through their
+Seconds are the processor's (all threads of the process together), which other programs on the
+machine disturb less than the clock on the wall.  tokenizer.c is called as a library from memory to memory, tiktoken and tokenizers through their
 Python functions, the only way there is to them; tokenizers gets pieces of 100 kB, which is
 kinder to it than one long text.  Without --code it takes the sources of Python's own library,
 without --other a made-up text in eight scripts.  --large trains on a file in a process of its
@@ -50,9 +51,9 @@ def build(folder):
 
 
 def seconds(work):
-    start = time.perf_counter()
+    start = time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def in_turn(rounds, works):
