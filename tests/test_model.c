@@ -618,6 +618,22 @@ static void initialisation_check(void) {
     fresh_destroy(&f), fresh_destroy(&same), fresh_destroy(&other);
 }
 
+/* Counts that can be written down by hand. */
+static void counts_check(void) {
+    Config nano = {4, 4, 128, 64, 65, true, 0};
+    /* Matrices: 12 C^2 a block; wte and wpe.  Vectors: 13 C a block and 2 C, without biases
+     * 2 C a block and C. */
+    size_t matrices = 4 * 12 * 128 * 128 + 65 * 128 + 64 * 128;
+    check(config_parameters(&nano) == matrices + 4 * 13 * 128 + 2 * 128,
+          "parameters of 4 blocks of 128 channels: %zu", config_parameters(&nano));
+    /* 6 a weight of a matrix (wte as the head), 12 L T C for attention. */
+    double flops = 6.0 * (4 * 12 * 128 * 128 + 65 * 128) + 12.0 * 4 * 64 * 128;
+    check(flops_per_token(&nano, 64) == flops, "FLOPs a token: %.0f", flops_per_token(&nano, 64));
+    nano.bias = false;
+    check(config_parameters(&nano) == matrices + 4 * 2 * 128 + 128,
+          "parameters without biases: %zu", config_parameters(&nano));
+}
+
 static void schedules_check(void) {
     static const struct { int kind; uint64_t step; double rate;
     } points[] = {
@@ -739,6 +755,7 @@ int main(void) {
     micro_batches_check();
     threads_check();
     initialisation_check();
+    counts_check();
     schedules_check();
     optimizer_check();
     return check_summary();
