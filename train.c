@@ -2307,7 +2307,7 @@ void gpt_decode(const GPT *gpt, Cache *cache, const int32_t *tokens, size_t coun
 
 /* --- Sampling ------------------------------------------------------------------------------
  * p[v] = exp(logit[v] / temperature) / sum; below 1 the likely becomes likelier, and at 0 only
- * the most likely is left. top_k keeps the k likeliest tokens (Fan et al. 2018,
+ * the most likely is left.  top_k keeps the k likeliest tokens (Fan et al. 2018,
  * arXiv:1805.04833), top_p the fewest whose probabilities reach p (Holtzman et al. 2019,
  * arXiv:1904.09751, section 3.1). */
 typedef struct {
@@ -2321,8 +2321,8 @@ typedef struct {
     uint32_t token;
 } Candidate;
 
-static int candidate_compare(const void *a,
-                             const void *b) { /* likeliest first, then smallest id */
+/* Likeliest first; of equal ones, the smallest id. */
+static int candidate_compare(const void *a, const void *b) {
     const Candidate *x = a, *y = b;
     return x->weight != y->weight ? (x->weight < y->weight) - (x->weight > y->weight)
                                   : (x->token > y->token) - (x->token < y->token);
@@ -2362,8 +2362,7 @@ void text_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
                    const uint32_t *prompt, size_t prompt_count, size_t count,
                    const Sampling *sampling, uint64_t seed, FILE *out) {
     size_t V = gpt->config.vocab, context = gpt->config.context, length = 0;
-    size_t known =
-        tokenizer->vocab; /* a vocabulary padded to a round size has ids without text */
+    size_t known = tokenizer->vocab; /* the model may have more ids, which stand for no text */
     int32_t *tokens = memory_allocate(context, sizeof *tokens);
     float *logits = memory_allocate(V, sizeof *logits);
     Candidate *room = memory_allocate(V, sizeof *room);
