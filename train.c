@@ -2619,8 +2619,8 @@ static void progress_show(Run *run, uint64_t step, double loss, double norm, flo
     fprintf(stderr, "%sstep %llu/%zu  epoch %.2f  loss %.4f", run->terminal ? "\r" : "",
             (unsigned long long)step + 1, o->steps, batch_epochs(&run->source, step + 1), loss);
     if (run->splits[SPLIT_VALIDATION].count) fprintf(stderr, "  val %.4f", run->shown_loss);
-    fprintf(stderr, "  lr %.2e  norm %.3f  %.0f tok/s  %.0f%% of peak  %d:%02d left%s", lr, norm,
-            rate, peak, (int)(left / 60), (int)left % 60, run->terminal ? "\033[K" : "\n");
+    fprintf(stderr, "  lr %.2e  norm %.3f  %.0f tok/s  %.0f%% of peak  %d:%02d left%s", lr,
+            norm, rate, peak, (int)(left / 60), (int)left % 60, run->terminal ? "\033[K" : "\n");
     run->line_open = run->terminal;
 }
 
