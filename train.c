@@ -873,27 +873,28 @@ static inline void vector_store(float *to, Vector v) { memcpy(to, &v, sizeof v);
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* One tile: `rows` rows of A (row 0 begins at A.at) against a panel of B, whose row k begins at
- * panel + k*panel_pitch.  It is compiled once for each number of rows, a constant in every
+/* One tile: `rows` rows of A (row 0 begins at A.at) against `vectors` vectors of a panel of B,
+ * whose row k begins at panel + k*panel_pitch.  It is compiled once for each number of rows, a constant in every
  * call. */
 static inline __attribute__((always_inline)) void
-tile_multiply(size_t rows, float *result, size_t pitch, Matrix A, const float *panel,
-              size_t panel_pitch, const float *bias, size_t columns, size_t depth, bool add) {
+tile_multiply(size_t rows, size_t vectors, float *result, size_t pitch, Matrix A,
+              const float *panel, size_t panel_pitch, const float *bias, size_t columns,
+              size_t depth, bool add) {
     Vector sum[TILE_ROWS][TILE_VECTORS];
-    UNROLL for (size_t r = 0; r < rows; r++) UNROLL for (size_t j = 0; j < TILE_VECTORS; j++)
+    UNROLL for (size_t r = 0; r < rows; r++) UNROLL for (size_t j = 0; j < vectors; j++)
         sum[r][j] = (Vector){0};
     for (size_t k = 0; k < depth; k++) {
         Vector b[TILE_VECTORS];
-        UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) b[j] =
+        UNROLL for (size_t j = 0; j < vectors; j++) b[j] =
             vector_load(panel + k * panel_pitch + j * WIDTH);
         UNROLL for (size_t r = 0; r < rows; r++) {
             float a_rk = A.at[r * A.row + k * A.column];
-            UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) sum[r][j] += a_rk * b[j];
+            UNROLL for (size_t j = 0; j < vectors; j++) sum[r][j] += a_rk * b[j];
         }
     }
-    if (columns == TILE_COLUMNS) {
+    if (columns == vectors * WIDTH) {
         UNROLL for (size_t r = 0; r < rows; r++)
-            UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) {
+            UNROLL for (size_t j = 0; j < vectors; j++) {
             float *to = result + r * pitch + j * WIDTH;
             Vector start = (Vector){0};
             if (add) start = vector_load(to);
@@ -904,7 +905,7 @@ tile_multiply(size_t rows, float *result, size_t pitch, Matrix A, const float *p
     }
     UNROLL for (size_t r = 0; r < rows; r++) { /* at the right border of the result */
         float row[TILE_COLUMNS];
-        UNROLL for (size_t j = 0; j < TILE_VECTORS; j++)
+        UNROLL for (size_t j = 0; j < vectors; j++)
             vector_store(row + j * WIDTH, sum[r][j]);
         for (size_t n = 0; n < columns; n++) {
             float start = add ? result[r * pitch + n] : bias ? bias[n] : 0;
@@ -924,7 +925,8 @@ static void panel_multiply(float *result, size_t pitch, Matrix A, const float *p
 #define TILE(r)                                                                                \
     case r:                                                                                    \
         if (r <= TILE_ROWS)                                                                    \
-            tile_multiply(r, to, pitch, from, panel, panel_pitch, bias, columns, depth, add);  \
+            tile_multiply(r, TILE_VECTORS, to, pitch, from, panel, panel_pitch, bias, columns, \
+                          depth, add);                                                         \
         break
         switch (rows) {
             TILE(14); TILE(13); TILE(12); TILE(11); TILE(10); TILE(9); TILE(8);
@@ -956,6 +958,27 @@ static void panel_pack(float *panel, Matrix B, size_t k0, size_t depth, size_t n
  * was trained with. */
 enum { FEW_ROWS = 4, FEW_COLUMNS = 256 };
 
+/* sum_n += a_0 b_0,n + a_1 b_1,n + ... for four rows of B, or as many as there are.  Several at
+ * a time, so that the memory has several to fetch: 28 GB/s instead of 20, where a plain read
+ * has 31 (one thread, kernels of dev/bench/kernels.c at GPT-2's sizes). */
+static inline void rows_add(float *sum, const float *a, size_t a_stride, const float *b,
+                            size_t b_stride, size_t columns, size_t rows) {
+    if (rows >= 4) {
+        float a0 = a[0], a1 = a[a_stride], a2 = a[2 * a_stride], a3 = a[3 * a_stride];
+        const float *b1 = b + b_stride, *b2 = b1 + b_stride, *b3 = b2 + b_stride;
+        for (size_t n = 0; n < columns; n++) {
+            float s = sum[n];
+            s += a0 * b[n];
+            s += a1 * b1[n];
+            s += a2 * b2[n];
+            s += a3 * b3[n];
+            sum[n] = s;
+        }
+    } else
+        for (size_t k = 0; k < rows; k++)
+            scaled_add(sum, a[k * a_stride], b + k * b_stride, columns);
+}
+
 static void product_few_rows(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
                              size_t M, size_t N, size_t K, bool add) {
     #pragma omp parallel for if (2.0 * (double)M * (double)N * (double)K > PARALLEL_FLOPS)
@@ -968,17 +991,21 @@ static void product_few_rows(float *result, size_t pitch, Matrix A, Matrix B, co
             const float *b = B.at + k0 * B.row + n0 * B.column;
             memset(sum, 0, sizeof sum);
             if (B.column == 1)
-                for (size_t k = 0; k < depth; k++)
+                for (size_t k = 0; k < depth; k += 4)
                     for (size_t m = 0; m < M; m++)
-                        scaled_add(sum[m], A.at[m * A.row + (k0 + k) * A.column], b + k * B.row,
-                                   columns);
+                        rows_add(sum[m], A.at + m * A.row + (k0 + k) * A.column, A.column,
+                                 b + k * B.row, B.row, columns, depth - k);
             else { /* B lies transposed: its columns are rows in memory, A becomes the panel */
                 panel_pack(panel, (Matrix){A.at, A.column, A.row}, k0, depth, 0, M);
                 for (size_t n = 0; n < columns; n += TILE_ROWS) {
                     size_t rows = columns - n < TILE_ROWS ? columns - n : TILE_ROWS;
-                    panel_multiply(turned, TILE_COLUMNS,
-                                   (Matrix){b + n * B.column, B.column, B.row}, panel,
-                                   TILE_COLUMNS, NULL, rows, TILE_COLUMNS, depth, false);
+                    Matrix from = {b + n * B.column, B.column, B.row};
+                    if (rows == TILE_ROWS && M <= WIDTH) /* one vector holds all M */
+                        tile_multiply(TILE_ROWS, 1, turned, TILE_COLUMNS, from, panel,
+                                      TILE_COLUMNS, NULL, WIDTH, depth, false);
+                    else
+                        panel_multiply(turned, TILE_COLUMNS, from, panel, TILE_COLUMNS, NULL,
+                                       rows, TILE_COLUMNS, depth, false);
                     for (size_t i = 0; i < rows * M; i++)
                         sum[i % M][n + i / M] = turned[i / M * TILE_COLUMNS + i % M];
                 }
@@ -2620,7 +2647,8 @@ static void progress_show(Run *run, uint64_t step, double loss, double norm, flo
             (unsigned long long)step + 1, o->steps, batch_epochs(&run->source, step + 1), loss);
     if (run->splits[SPLIT_VALIDATION].count) fprintf(stderr, "  val %.4f", run->shown_loss);
     fprintf(stderr, "  lr %.2e  norm %.3f  %.0f tok/s  %.0f%% of peak  %d:%02d left%s", lr,
-            norm, rate, peak, (int)(left / 60), (int)left % 60, run->terminal ? "\033[K" : "\n");
+            norm, rate, peak, (int)(left / 60), (int)left % 60,
+            run->terminal ? "\033[K" : "\n");
     run->line_open = run->terminal;
 }
 
