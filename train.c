@@ -874,8 +874,8 @@ static inline void vector_store(float *to, Vector v) { memcpy(to, &v, sizeof v);
 #endif
 
 /* One tile: `rows` rows of A (row 0 begins at A.at) against `vectors` vectors of a panel of B,
- * whose row k begins at panel + k*panel_pitch.  It is compiled once for each number of rows, which
- * is a constant in every call. */
+ * whose row k begins at panel + k*panel_pitch.  It is compiled once for each number of rows,
+ * which is a constant in every call. */
 static inline __attribute__((always_inline)) void
 tile_multiply(size_t rows, size_t vectors, float *result, size_t pitch, Matrix A,
               const float *panel, size_t panel_pitch, const float *bias, size_t columns,
