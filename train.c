@@ -409,9 +409,7 @@ void embedding_forward(float *x, const int32_t *tokens, const float *wte, const 
     }
 }
 
-/* Sums over all rows of a batch: a thread takes SLICE channels at a time, and adds up PIECE_ROWS
- * rows in float before they go into a double, which keeps the error from growing with N. */
-enum { SLICE = 64, PIECE_ROWS = 32 };
+enum { SLICE = 64 }; /* channels that a thread takes at a time where it owns channels */
 
 void embedding_backward(float *dwte, float *dwpe, const float *dx, const int32_t *tokens,
                         size_t B, size_t T, size_t C) {
@@ -495,16 +493,12 @@ void layernorm_backward(float *dx /* adds */, float *dweight, float *dbias, cons
     for (size_t c0 = 0; c0 < C; c0 += SLICE) { /* sums over rows: threads own channels */
         size_t count = C - c0 < SLICE ? C - c0 : SLICE;
         double dw[SLICE] = {0}, db[SLICE] = {0};
-        for (size_t n0 = 0; n0 < N; n0 += PIECE_ROWS) {
-            float dw_piece[SLICE] = {0}, db_piece[SLICE] = {0};
-            for (size_t n = n0; n < N && n < n0 + PIECE_ROWS; n++) {
-                const float *x_n = x + n * C + c0, *dy_n = dy + n * C + c0;
-                for (size_t c = 0; c < count; c++) {
-                    dw_piece[c] += dy_n[c] * ((x_n[c] - mean[n]) * rstd[n]);
-                    db_piece[c] += dy_n[c];
-                }
+        for (size_t n = 0; n < N; n++) {
+            const float *x_n = x + n * C + c0, *dy_n = dy + n * C + c0;
+            for (size_t c = 0; c < count; c++) {
+                dw[c] += dy_n[c] * ((x_n[c] - mean[n]) * rstd[n]);
+                db[c] += dy_n[c];
             }
-            for (size_t c = 0; c < count; c++) dw[c] += dw_piece[c], db[c] += db_piece[c];
         }
         for (size_t c = 0; c < count; c++) dweight[c0 + c] += (float)dw[c];
         for (size_t c = 0; c < count && dbias; c++) dbias[c0 + c] += (float)db[c];
@@ -535,12 +529,8 @@ static void column_sums_add(float *sums, const float *y, size_t N, size_t O) {
     for (size_t o0 = 0; o0 < O; o0 += SLICE) {
         size_t count = O - o0 < SLICE ? O - o0 : SLICE;
         double sum[SLICE] = {0};
-        for (size_t n0 = 0; n0 < N; n0 += PIECE_ROWS) {
-            float piece[SLICE] = {0};
-            for (size_t n = n0; n < N && n < n0 + PIECE_ROWS; n++)
-                for (size_t o = 0; o < count; o++) piece[o] += y[n * O + o0 + o];
-            for (size_t o = 0; o < count; o++) sum[o] += piece[o];
-        }
+        for (size_t n = 0; n < N; n++)
+            for (size_t o = 0; o < count; o++) sum[o] += y[n * O + o0 + o];
         for (size_t o = 0; o < count; o++) sums[o0 + o] += (float)sum[o];
     }
 }
