@@ -428,7 +428,10 @@ def differences(committed, computed):
             if not abs(old - new).max() <= 2.0 * min(old.max(), new.max()) + 2.0**-22:
                 lines.append(f"{name}: {old.max():.3g}, now {new.max():.3g}")
         elif old.dtype == np.float64:
-            if not relative_error(new, old) <= 1e-12:
+            # Rounding in float64 is 2^-29 of rounding in float32, however ill conditioned the
+            # case is; 2^-25 leaves room for luck.
+            rounding = committed.get(name + ".float32_error", np.zeros(1)).max()
+            if not relative_error(new, old) <= max(1e-12, rounding * 2.0**-25):
                 lines.append(f"{name}: relative difference {relative_error(new, old):.3g}")
         elif old.tobytes() != new.tobytes():
             lines.append(f"{name}: the inputs differ")
