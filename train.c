@@ -2307,7 +2307,7 @@ void gpt_decode(const GPT *gpt, Cache *cache, const int32_t *tokens, size_t coun
 
 /* --- Sampling ------------------------------------------------------------------------------
  * p[v] = exp(logit[v] / temperature) / sum; below 1 the likely becomes likelier, and at 0 only
- * the most likely is left. top_k keeps the k likeliest tokens (Fan et al. 2018,
+ * the most likely is left.  top_k keeps the k likeliest tokens (Fan et al. 2018,
  * arXiv:1805.04833), top_p the fewest whose probabilities reach p (Holtzman et al. 2019,
  * arXiv:1904.09751, section 3.1). */
 typedef struct {
@@ -2321,8 +2321,8 @@ typedef struct {
     uint32_t token;
 } Candidate;
 
-static int candidate_compare(const void *a,
-                             const void *b) { /* likeliest first, then smallest id */
+/* Likeliest first; of equal ones, the smallest id. */
+static int candidate_compare(const void *a, const void *b) {
     const Candidate *x = a, *y = b;
     return x->weight != y->weight ? (x->weight < y->weight) - (x->weight > y->weight)
                                   : (x->token > y->token) - (x->token < y->token);
@@ -2362,8 +2362,7 @@ void text_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
                    const uint32_t *prompt, size_t prompt_count, size_t count,
                    const Sampling *sampling, uint64_t seed, FILE *out) {
     size_t V = gpt->config.vocab, context = gpt->config.context, length = 0;
-    size_t known =
-        tokenizer->vocab; /* a vocabulary padded to a round size has ids without text */
+    size_t known = tokenizer->vocab; /* the model may have more ids, which stand for no text */
     int32_t *tokens = memory_allocate(context, sizeof *tokens);
     float *logits = memory_allocate(V, sizeof *logits);
     Candidate *room = memory_allocate(V, sizeof *room);
@@ -2396,8 +2395,8 @@ void text_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
  * 11. The training loop                                                [glossary: Training]
  * ====================================================================================== */
 
-typedef struct { /* every choice that the command line offers; section 12 has names and ranges
-                  */
+/* Every choice that the command line offers; section 12 has the names and the ranges. */
+typedef struct {
     size_t layers, heads, channels, context, vocab;
     bool no_bias;
     double dropout;
@@ -2609,22 +2608,19 @@ static void progress_close(Run *run) {
 
 /* One updating line on a terminal, a line every log_every steps elsewhere. */
 static void progress_show(Run *run, uint64_t step, double loss, double norm, float lr) {
-    double now = clock_seconds(), elapsed = now - run->start;
-    double tokens = (double)run->o->batch * (double)run->source.T * (double)(step + 1);
-    double rate = tokens / elapsed,
-           left = elapsed / (double)(step + 1) * (double)(run->o->steps - step - 1);
-    bool last = step + 1 == run->o->steps;
-    if (run->terminal ? now - run->shown < 0.1 && !last
-                      : (step + 1) % run->o->log_every && !last && step)
-        return;
+    const Options *o = run->o;
+    double now = clock_seconds(), elapsed = now - run->start, done = (double)(step + 1);
+    double rate = (double)o->batch * (double)run->source.T * done / elapsed;
+    double peak = 100 * rate * flops_per_token(&run->gpt->config, run->source.T) / run->peak;
+    double left = elapsed / done * ((double)o->steps - done);
+    bool due = step == 0 || step + 1 == o->steps || (step + 1) % o->log_every == 0;
+    if (run->terminal ? now - run->shown < 0.1 && !due : !due) return;
     run->shown = now;
-    fprintf(stderr,
-            "%sstep %llu/%zu  epoch %.2f  loss %.4f  val %.4f  lr %.2e  norm %.3f  %.0f tok/s  "
-            "%.0f%% of peak  %d:%02d left%s",
-            run->terminal ? "\r" : "", (unsigned long long)step + 1, run->o->steps,
-            batch_epochs(&run->source, step + 1), loss, run->shown_loss, lr, norm, rate,
-            100 * rate * flops_per_token(&run->gpt->config, run->source.T) / run->peak,
-            (int)(left / 60), (int)left % 60, run->terminal ? "\033[K" : "\n");
+    fprintf(stderr, "%sstep %llu/%zu  epoch %.2f  loss %.4f", run->terminal ? "\r" : "",
+            (unsigned long long)step + 1, o->steps, batch_epochs(&run->source, step + 1), loss);
+    if (run->splits[SPLIT_VALIDATION].count) fprintf(stderr, "  val %.4f", run->shown_loss);
+    fprintf(stderr, "  lr %.2e  norm %.3f  %.0f tok/s  %.0f%% of peak  %d:%02d left%s", lr,
+            norm, rate, peak, (int)(left / 60), (int)left % 60, run->terminal ? "\033[K" : "\n");
     run->line_open = run->terminal;
 }
 
@@ -2957,26 +2953,11 @@ static const struct Preset {
 };
 
 static const Options DEFAULTS = {
-    .order = ORDER_EPOCHS,
-    .min_lr = -1,
-    .schedule = SCHEDULE_COSINE,
-    .cooldown = 0,
-    .weight_decay = 0.1,
-    .beta1 = 0.9,
-    .eps = 1e-8,
-    .clip = 1.0,
-    .validation = 0.05,
-    .test = 0.05,
-    .eval_batches = 20,
-    .log_every = 50,
-    .sample = 200,
-    .out = "out/model",
-    .seed = 1,
-    .split = SPLIT_TEST,
-    .prompt = "\n",
-    .tokens = 500,
-    .temperature = 0.8,
-    .top_p = 1.0,
+    .order = ORDER_EPOCHS, .schedule = SCHEDULE_COSINE, .min_lr = -1, /* lr/10, set later */
+    .weight_decay = 0.1, .beta1 = 0.9, .eps = 1e-8, .clip = 1.0,
+    .validation = 0.05, .test = 0.05, .eval_batches = 20, .log_every = 50, .sample = 200,
+    .out = "out/model", .seed = 1, .split = SPLIT_TEST,
+    .prompt = "\n", .tokens = 500, .temperature = 0.8, .top_p = 1.0,
 };
 
 enum { COUNT, REAL, CHOICE, TEXT, TEXTS, FLAG }; /* types: size_t, double, int, char * ... */
