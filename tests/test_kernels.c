@@ -321,7 +321,7 @@ static const Case cases[] = {
     {"attention", "1_70_10_2", .B = 1, .T = 70, .C = 10, .H = 2},
     {"attention", "1_130_8_2", .B = 1, .T = 130, .C = 8, .H = 2},
     {"attention", "1_12_64_1", .B = 1, .T = 12, .C = 64, .H = 1},
-    {"attention", "large_scores", .B = 2, .T = 20, .C = 32, .H = 2, .step = -9},
+    {"attention", "large_scores", .B = 1, .T = 20, .C = 32, .H = 2, .step = -9},
     {"attention", "dropout", .B = 2, .T = 19, .C = 12, .H = 3, .dropout = true},
     {"attention", "dropout_first", .B = 1, .T = 66, .C = 6, .H = 1, .dropout = true},
     {"attention", "drawn", .B = 3, .T = 141, .C = 60, .H = 3, .drawn = true},
