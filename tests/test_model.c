@@ -257,6 +257,48 @@ static void training_check(Model *m) {
  * 3. Against itself
  * ====================================================================================== */
 
+/* Parts of an arena must not share memory, also where that would do no harm today. */
+typedef struct { const char *name; const float *start; size_t count; } Part;
+
+static void parts_check(const char *what, const Part *parts, size_t count) {
+    const char *one = "", *other = "";
+    for (size_t i = 0; i < count; i++)
+        for (size_t j = 0; j < count; j++)
+            if (i != j && parts[i].start <= parts[j].start &&
+                parts[j].start < parts[i].start + parts[i].count)
+                one = parts[i].name, other = parts[j].name;
+    check(!*one, "%s: no part shares memory with another %s %s", what, one, other);
+}
+
+static void arenas_check(void) {
+    Config config = {3, 2, 10, 80, 33, true, 0};
+    size_t L = config.layers, H = config.heads, C = config.channels, N = 4 * 7, R = DECODE_ROWS;
+    size_t stored_floats = L * config.context * C;
+    Activations *a = activations_create(&config, 4, 7, KEEP_ALL, 0);
+    const Part parts[] = {
+        {"x", a->x, (L + 1) * N * C}, {"ln1_mean", a->ln1_mean, L * N},
+        {"ln1_rstd", a->ln1_rstd, L * N}, {"qkv", a->qkv, L * N * 3 * C},
+        {"attention", a->attention, L * N * C}, {"lse", a->lse, L * N * H},
+        {"middle", a->middle, L * N * C}, {"ln2_mean", a->ln2_mean, L * N},
+        {"ln2_rstd", a->ln2_rstd, L * N}, {"fc", a->fc, L * N * 4 * C},
+        {"norm", a->norm, N * C}, {"gelu", a->gelu, N * 4 * C}, {"branch", a->branch, N * C},
+        {"hidden", a->hidden, N * C}, {"lnf_mean", a->lnf_mean, N},
+        {"lnf_rstd", a->lnf_rstd, N}, {"logits", a->logits, N * config.vocab},
+        {"losses", a->losses, N}, {"head_lse", a->head_lse, N}, {"dx", a->dx, N * C},
+        {"dbranch", a->dbranch, N * C}, {"dnorm", a->dnorm, N * C},
+        {"dwide", a->dwide, N * 4 * C}};
+    parts_check("activations", parts, sizeof parts / sizeof parts[0]);
+    activations_destroy(a);
+    Cache *c = cache_create(&config);
+    const Part cached[] = {
+        {"keys", c->keys, stored_floats}, {"values", c->values, stored_floats},
+        {"x", c->x, R * C}, {"norm", c->norm, R * C}, {"attention", c->attention, R * C},
+        {"branch", c->branch, R * C}, {"qkv", c->qkv, R * 3 * C}, {"wide", c->wide, R * 4 * C},
+        {"gelu", c->gelu, R * 4 * C}, {"mean", c->mean, R}, {"rstd", c->rstd, R}};
+    parts_check("KV cache", cached, sizeof cached / sizeof cached[0]);
+    cache_destroy(c);
+}
+
 /* Losses, and gradients of all weights, with other activations than the model's own. */
 static void run_with(const Model *m, Activations *a) {
     gradients_clear(m->gpt);
@@ -628,7 +670,8 @@ static void counts_check(void) {
           "parameters of 4 blocks of 128 channels: %zu", config_parameters(&nano));
     /* 6 a weight of a matrix (wte as the head), 12 L T C for attention. */
     double flops = 6.0 * (4 * 12 * 128 * 128 + 65 * 128) + 12.0 * 4 * 64 * 128;
-    check(flops_per_token(&nano, 64) == flops, "FLOPs a token: %.0f", flops_per_token(&nano, 64));
+    check(flops_per_token(&nano, 64) == flops, "FLOPs a token: %.0f of %.0f",
+          flops_per_token(&nano, 64), flops);
     nano.bias = false;
     check(config_parameters(&nano) == matrices + 4 * 2 * 128 + 128,
           "parameters without biases: %zu", config_parameters(&nano));
@@ -752,6 +795,7 @@ int main(void) {
         slopes_check(&m);
         model_close(&m);
     }
+    arenas_check();
     micro_batches_check();
     threads_check();
     initialisation_check();

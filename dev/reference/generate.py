@@ -246,7 +246,7 @@ def attention():
     case("1_130_8_2", 1, 130, 8, 2)
     case("1_12_64_1", 1, 12, 64, 1)
     # Scores with a deviation of about 60: exp() overflows unless the maximum goes first.
-    case("large_scores", 2, 20, 32, 2, deviation=4.0)
+    case("large_scores", 1, 20, 32, 2, deviation=4.0)
     case("dropout", 2, 19, 12, 3, dropout=(0.3, 0x123456789ABCDEF, 0))
     case("dropout_first", 1, 66, 6, 1, dropout=(0.1, 0xFEDCBA9876543210, 3 * 66 * 66))
     return file
@@ -428,7 +428,10 @@ def differences(committed, computed):
             if not abs(old - new).max() <= 2.0 * min(old.max(), new.max()) + 2.0**-22:
                 lines.append(f"{name}: {old.max():.3g}, now {new.max():.3g}")
         elif old.dtype == np.float64:
-            if not relative_error(new, old) <= 1e-12:
+            # Rounding in float64 is 2^-29 of rounding in float32, however ill conditioned the
+            # case is; 2^-25 leaves room for luck.
+            rounding = committed.get(name + ".float32_error", np.zeros(1)).max()
+            if not relative_error(new, old) <= max(1e-12, rounding * 2.0**-25):
                 lines.append(f"{name}: relative difference {relative_error(new, old):.3g}")
         elif old.tobytes() != new.tobytes():
             lines.append(f"{name}: the inputs differ")

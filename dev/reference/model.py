@@ -14,9 +14,9 @@ MODELS = {
     # `first` is the number of the first sequence within its batch: it moves the dropout masks.
     "plain": dict(layers=2, heads=2, channels=16, context=16, vocab=65, bias=True, rate=0.0,
                   B=3, T=16, first=0, clip=1.0, eps=1e-8),
-    "no_bias": dict(layers=3, heads=3, channels=12, context=72, vocab=33, bias=False, rate=0.0,
+    "no_bias": dict(layers=2, heads=3, channels=12, context=72, vocab=33, bias=False, rate=0.0,
                     B=2, T=70, first=0, clip=0.7, eps=1e-8),
-    "dropout": dict(layers=2, heads=4, channels=20, context=12, vocab=17, bias=True, rate=0.2,
+    "dropout": dict(layers=2, heads=3, channels=15, context=12, vocab=17, bias=True, rate=0.2,
                     B=3, T=9, first=2, clip=1.7, eps=1e-8),
     "odd": dict(layers=1, heads=1, channels=5, context=7, vocab=7, bias=True, rate=0.0,
                 B=1, T=7, first=0, clip=0.8, eps=1e-5),
