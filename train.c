@@ -848,11 +848,18 @@ enum { WIDTH = 4, TILE_ROWS = 4, TILE_VECTORS = 3 }; /* 12 + 4 of 16 */
 #endif
 enum {
     TILE_COLUMNS = TILE_VECTORS * WIDTH,
-    DEPTH = 256,            /* a panel of 256 x 32 floats is 32 KB */
-    PANELS = 128,           /* panels packed at a time: 4 MB, in the last-level cache */
+    DEPTH = 384,            /* at most; a panel of 384 x 32 floats is 48 KB */
+    PANELS = 128,           /* panels packed at a time: 6 MB, in the last-level cache */
     BLOCK_TILES = 16,       /* tiles of rows that use a panel in turn; their A is some 200 KB */
     PARALLEL_FLOPS = 200000 /* below this, waking the other threads costs more than they save */
 };
+
+/* K is cut into as few pieces of at most DEPTH as there can be, all of one size: 400 into two of
+ * 200, not into 384 and 16, which would cost a whole pass over the result for nothing. */
+static size_t piece_depth(size_t K) {
+    size_t pieces = (K + DEPTH - 1) / DEPTH;
+    return pieces ? (K + pieces - 1) / pieces : 0;
+}
 
 /* A vector of WIDTH floats; + and * work element by element, and gcc and clang turn them into
  * one instruction each (vector extensions of both compilers). */
@@ -875,64 +882,66 @@ static inline void vector_store(float *to, Vector v) { memcpy(to, &v, sizeof v);
 
 /* One tile: `rows` rows of A (row 0 begins at A.at) against `vectors` vectors of a panel of B,
  * whose row k begins at panel + k*panel_pitch.  It is compiled once for each number of rows,
- * which is a constant in every call. */
+ * which is a constant in every call.  Rows are addressed in groups of four: a processor adds 0, 1
+ * or 2 strides to an address for nothing, but has no registers for 14 addresses. */
 static inline __attribute__((always_inline)) void
 tile_multiply(size_t rows, size_t vectors, float *result, size_t pitch, Matrix A,
-              const float *panel, size_t panel_pitch, const float *bias, size_t columns,
-              size_t depth, bool add) {
+              const float *panel, size_t panel_pitch, const float *bias, size_t depth, bool add) {
     Vector sum[TILE_ROWS][TILE_VECTORS];
-    UNROLL for (size_t r = 0; r < rows; r++) UNROLL for (size_t j = 0; j < vectors; j++)
-        sum[r][j] = (Vector){0};
+    const float *group[(TILE_ROWS + 3) / 4];
+    UNROLL for (size_t g = 0; g < (rows + 3) / 4; g++) group[g] = A.at + 4 * g * A.row;
+    UNROLL for (size_t r = 0; r < rows; r++)
+        UNROLL for (size_t j = 0; j < vectors; j++) sum[r][j] = (Vector){0};
     for (size_t k = 0; k < depth; k++) {
         Vector b[TILE_VECTORS];
-        UNROLL for (size_t j = 0; j < vectors; j++) b[j] =
-            vector_load(panel + k * panel_pitch + j * WIDTH);
+        UNROLL for (size_t j = 0; j < vectors; j++) b[j] = vector_load(panel + j * WIDTH);
         UNROLL for (size_t r = 0; r < rows; r++) {
-            float a_rk = A.at[r * A.row + k * A.column];
+            float a_rk = group[r / 4][r % 4 * A.row];
             UNROLL for (size_t j = 0; j < vectors; j++) sum[r][j] += a_rk * b[j];
         }
+        UNROLL for (size_t g = 0; g < (rows + 3) / 4; g++) group[g] += A.column;
+        panel += panel_pitch;
     }
-    if (columns == vectors * WIDTH) {
-        UNROLL for (size_t r = 0; r < rows; r++)
-            UNROLL for (size_t j = 0; j < vectors; j++) {
+    UNROLL for (size_t r = 0; r < rows; r++)
+        UNROLL for (size_t j = 0; j < vectors; j++) {
             float *to = result + r * pitch + j * WIDTH;
             Vector start = (Vector){0};
             if (add) start = vector_load(to);
             else if (bias) start = vector_load(bias + j * WIDTH);
             vector_store(to, start + sum[r][j]);
         }
-        return;
-    }
-    UNROLL for (size_t r = 0; r < rows; r++) { /* at the right border of the result */
-        float row[TILE_COLUMNS];
-        UNROLL for (size_t j = 0; j < vectors; j++)
-            vector_store(row + j * WIDTH, sum[r][j]);
-        for (size_t n = 0; n < columns; n++) {
-            float start = add ? result[r * pitch + n] : bias ? bias[n] : 0;
-            result[r * pitch + n] = start + row[n];
-        }
-    }
 }
 
-/* All M rows of A against one panel, a tile at a time. */
+/* All M rows of A against one panel, a tile at a time.  At the right border of the result, where
+ * there are fewer than TILE_COLUMNS columns, the tile goes to a scratch first. */
 static void panel_multiply(float *result, size_t pitch, Matrix A, const float *panel,
                            size_t panel_pitch, const float *bias, size_t M, size_t columns,
                            size_t depth, bool add) {
+    float scratch[TILE_ROWS * TILE_COLUMNS];
+    bool border = columns < TILE_COLUMNS;
     for (size_t m = 0; m < M; m += TILE_ROWS) {
         size_t rows = M - m < TILE_ROWS ? M - m : TILE_ROWS;
-        float *to = result + m * pitch;
+        float *row = result + m * pitch, *to = border ? scratch : row;
+        size_t to_pitch = border ? TILE_COLUMNS : pitch;
+        bool to_add = add && !border;
+        const float *to_bias = border ? NULL : bias;
         Matrix from = {A.at + m * A.row, A.row, A.column};
 #define TILE(r)                                                                                \
     case r:                                                                                    \
         if (r <= TILE_ROWS)                                                                    \
-            tile_multiply(r, TILE_VECTORS, to, pitch, from, panel, panel_pitch, bias, columns, \
-                          depth, add);                                                         \
+            tile_multiply(r, TILE_VECTORS, to, to_pitch, from, panel, panel_pitch, to_bias,    \
+                          depth, to_add);                                                      \
         break
         switch (rows) {
             TILE(14); TILE(13); TILE(12); TILE(11); TILE(10); TILE(9); TILE(8);
             TILE(7); TILE(6); TILE(5); TILE(4); TILE(3); TILE(2); TILE(1);
         }
 #undef TILE
+        for (size_t r = 0; r < rows && border; r++)
+            for (size_t n = 0; n < columns; n++) {
+                float start = add ? row[r * pitch + n] : bias ? bias[n] : 0;
+                row[r * pitch + n] = start + scratch[r * TILE_COLUMNS + n];
+            }
     }
 }
 
@@ -981,13 +990,14 @@ static inline void rows_add(float *sum, const float *a, size_t a_stride, const f
 
 static void product_few_rows(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
                              size_t M, size_t N, size_t K, bool add) {
+    const size_t piece = piece_depth(K);
     #pragma omp parallel for if (2.0 * (double)M * (double)N * (double)K > PARALLEL_FLOPS)
     for (size_t n0 = 0; n0 < N; n0 += FEW_COLUMNS) {
         size_t columns = N - n0 < FEW_COLUMNS ? N - n0 : FEW_COLUMNS;
         float sum[FEW_ROWS][FEW_COLUMNS], panel[DEPTH * TILE_COLUMNS],
             turned[TILE_ROWS * TILE_COLUMNS];
-        for (size_t k0 = 0; k0 < K; k0 += DEPTH) {
-            size_t depth = K - k0 < DEPTH ? K - k0 : DEPTH;
+        for (size_t k0 = 0; k0 < K; k0 += piece) {
+            size_t depth = K - k0 < piece ? K - k0 : piece;
             const float *b = B.at + k0 * B.row + n0 * B.column;
             memset(sum, 0, sizeof sum);
             if (B.column == 1)
@@ -1002,7 +1012,7 @@ static void product_few_rows(float *result, size_t pitch, Matrix A, Matrix B, co
                     Matrix from = {b + n * B.column, B.column, B.row};
                     if (rows == TILE_ROWS && M <= WIDTH) /* one vector holds all M */
                         tile_multiply(TILE_ROWS, 1, turned, TILE_COLUMNS, from, panel,
-                                      TILE_COLUMNS, NULL, WIDTH, depth, false);
+                                      TILE_COLUMNS, NULL, depth, false);
                     else
                         panel_multiply(turned, TILE_COLUMNS, from, panel, TILE_COLUMNS, NULL,
                                        rows, TILE_COLUMNS, depth, false);
@@ -1029,7 +1039,7 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
         return;
     }
     float *packed = storage; /* the calling thread's: all threads of the team see this one */
-    size_t tiles = (M + TILE_ROWS - 1) / TILE_ROWS;
+    size_t tiles = (M + TILE_ROWS - 1) / TILE_ROWS, piece = piece_depth(K);
     size_t blocks = (tiles + BLOCK_TILES - 1) / BLOCK_TILES;
     size_t block_rows =
         blocks ? (tiles + blocks - 1) / blocks * TILE_ROWS : 0; /* of equal size */
@@ -1037,8 +1047,8 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
     for (size_t n0 = 0; n0 < N; n0 += PANELS * TILE_COLUMNS) {
         size_t width = N - n0 < PANELS * TILE_COLUMNS ? N - n0 : PANELS * TILE_COLUMNS;
         size_t panels = (width + TILE_COLUMNS - 1) / TILE_COLUMNS;
-        for (size_t k0 = 0; k0 < K; k0 += DEPTH) {
-            size_t depth = K - k0 < DEPTH ? K - k0 : DEPTH;
+        for (size_t k0 = 0; k0 < K; k0 += piece) {
+            size_t depth = K - k0 < piece ? K - k0 : piece;
             #pragma omp for schedule(static)
             for (size_t p = 0; p < panels; p++) {
                 size_t n = p * TILE_COLUMNS, left = width - n;
@@ -1073,7 +1083,7 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
  *            ...
  *          key 64     [ . . S S S S S S ]    strip 1: `.` is s > t and counts as probability 0
  */
-enum { STRIP = 64 };
+enum { STRIP = 64, HEAD_PART = 128 }; /* keys in a strip; channels of a head at a time */
 
 /* Rows of a matrix as a panel: where TILE_COLUMNS of them are there, the rows themselves. */
 static const float *panel_rows(float *room, const float *from, size_t *pitch, size_t rows,
@@ -1098,13 +1108,13 @@ static void strip_product_add(float *result, size_t pitch, Matrix A, const float
 
 /* S[s][t] = sum over d of keys[s][d] queries[t][d], for `rows` keys and `count` queries.
  * turned holds the queries transposed; `fresh` says that it is not filled yet.  Where D is
- * larger than DEPTH it holds a part only, and is filled again each time. */
+ * larger than HEAD_PART it holds a part only, and is filled again each time. */
 static void scores_compute(float *S, float *turned, bool fresh, const float *keys,
                            size_t keys_pitch, const float *queries, size_t queries_pitch,
                            size_t rows, size_t count, size_t D) {
-    for (size_t d = 0; d < D; d += DEPTH) {
-        size_t depth = D - d < DEPTH ? D - d : DEPTH;
-        if (fresh || D > DEPTH)
+    for (size_t d = 0; d < D; d += HEAD_PART) {
+        size_t depth = D - d < HEAD_PART ? D - d : HEAD_PART;
+        if (fresh || D > HEAD_PART)
             panel_pack(turned, (Matrix){queries, 1, queries_pitch}, d, depth, 0, count);
         panel_multiply(S, TILE_COLUMNS, (Matrix){keys + d, keys_pitch, 1}, turned, TILE_COLUMNS,
                        NULL, rows, TILE_COLUMNS, depth, d > 0);
@@ -1123,7 +1133,7 @@ static inline float attention_factor(Dropout dropout, size_t T, size_t t, size_t
 static void attention_queries(float *y, size_t y_pitch, float *lse, const float *q,
                               size_t q_pitch, const float *k, const float *v, size_t kv_pitch,
                               size_t t0, size_t count, size_t T, size_t D, Dropout dropout) {
-    float S[STRIP * TILE_COLUMNS], turned[DEPTH * TILE_COLUMNS];
+    float S[STRIP * TILE_COLUMNS], turned[HEAD_PART * TILE_COLUMNS];
     float maximum[TILE_COLUMNS], sum[TILE_COLUMNS], shrink[TILE_COLUMNS];
     float scale = 1.0f / sqrtf((float)D);
     for (size_t t = 0; t < TILE_COLUMNS; t++) maximum[t] = -INFINITY, sum[t] = 0;
@@ -1186,7 +1196,7 @@ static void attention_queries_backward(float *dq, float *dk, float *dv, const fl
                                        const float *k, const float *v, size_t t0, size_t count,
                                        size_t T, size_t C, size_t D, Dropout dropout) {
     float P[STRIP * TILE_COLUMNS], dS[STRIP * TILE_COLUMNS];
-    float q_turned[DEPTH * TILE_COLUMNS], dy_turned[DEPTH * TILE_COLUMNS];
+    float q_turned[HEAD_PART * TILE_COLUMNS], dy_turned[HEAD_PART * TILE_COLUMNS];
     float sum_p_dp[TILE_COLUMNS] = {0}, lse_t[TILE_COLUMNS] = {0};
     float scale = 1.0f / sqrtf((float)D);
     const size_t pitch = 3 * C;
