@@ -854,8 +854,8 @@ enum {
     PARALLEL_FLOPS = 200000 /* below this, waking the other threads costs more than they save */
 };
 
-/* K is cut into as few pieces of at most DEPTH as there can be, all of one size: 400 into two of
- * 200, not into 384 and 16, which would cost a whole pass over the result for nothing. */
+/* K is cut into as few pieces of at most DEPTH as there can be, all of one size: 400 into two
+ * of 200, not into 384 and 16, which would cost a whole pass over the result for nothing. */
 static size_t piece_depth(size_t K) {
     size_t pieces = (K + DEPTH - 1) / DEPTH;
     return pieces ? (K + pieces - 1) / pieces : 0;
@@ -882,11 +882,12 @@ static inline void vector_store(float *to, Vector v) { memcpy(to, &v, sizeof v);
 
 /* One tile: `rows` rows of A (row 0 begins at A.at) against `vectors` vectors of a panel of B,
  * whose row k begins at panel + k*panel_pitch.  It is compiled once for each number of rows,
- * which is a constant in every call.  Rows are addressed in groups of four: a processor adds 0, 1
- * or 2 strides to an address for nothing, but has no registers for 14 addresses. */
+ * which is a constant in every call.  Rows are addressed in groups of four: a processor adds
+ * 0, 1 or 2 strides to an address for nothing, but has no registers for 14 addresses. */
 static inline __attribute__((always_inline)) void
 tile_multiply(size_t rows, size_t vectors, float *result, size_t pitch, Matrix A,
-              const float *panel, size_t panel_pitch, const float *bias, size_t depth, bool add) {
+              const float *panel, size_t panel_pitch, const float *bias, size_t depth,
+              bool add) {
     Vector sum[TILE_ROWS][TILE_VECTORS];
     const float *group[(TILE_ROWS + 3) / 4];
     UNROLL for (size_t g = 0; g < (rows + 3) / 4; g++) group[g] = A.at + 4 * g * A.row;
@@ -912,8 +913,8 @@ tile_multiply(size_t rows, size_t vectors, float *result, size_t pitch, Matrix A
         }
 }
 
-/* All M rows of A against one panel, a tile at a time.  At the right border of the result, where
- * there are fewer than TILE_COLUMNS columns, the tile goes to a scratch first. */
+/* All M rows of A against one panel, a tile at a time.  At the right border of the result,
+ * where there are fewer than TILE_COLUMNS columns, the tile goes to a scratch first. */
 static void panel_multiply(float *result, size_t pitch, Matrix A, const float *panel,
                            size_t panel_pitch, const float *bias, size_t M, size_t columns,
                            size_t depth, bool add) {
