@@ -1,4 +1,65 @@
-/* train.c */
+/* train.c - GPT training, whole: from raw text to a trained model that writes.
+ *
+ * What it does.  A text is a row of tokens (here: bytes).  The model reads some of them and
+ * gives a probability to each token that could come next; the loss says how badly it was
+ * surprised by the one that did.  Calculus says how the loss would change with each weight, and
+ * each weight takes a small step downhill.  That is all; the rest is arithmetic, and all of it
+ * is here: no library but libc and libm.
+ *
+ *     cc -std=gnu11 -O3 -march=native -fopenmp train.c -o train -lm
+ *     ./train --data book.txt --out out/book
+ *     ./train generate --model out/book/best
+ *
+ * How to read it.  From top to bottom; nothing is used before it is defined (but for one
+ * prototype, which says so).  In a hurry: this page, then one kernel of section 4 with its
+ * block of mathematics, then gpt_block_forward in section 7, then batch_gradient and run_train
+ * in section 11.  A tag such as [glossary: Gradient accumulation] marks the place where a term
+ * of doc/glossary.md comes alive.
+ *
+ *   1. This page
+ *   2. Small tools          clock, threads, random numbers without a state
+ *   3. Text in              the corpus, its parts, batches
+ *   4. Kernels              what a token meets, each forward with its backward
+ *   5. The matrix product made fast     packed panels, register tiles; attention on top of them
+ *   6. The model            one table of tensors; activations; the compute budget
+ *   7. Forward and backward two mirrored lists of kernel calls
+ *   8. The optimizer        learning-rate schedule, gradient clipping, AdamW
+ *   9. Checkpoints          safetensors and config.json, as Hugging Face writes them
+ *  10. Inference            KV cache, sampling
+ *  11. The training loop    micro-batches, evaluation, early stopping, progress, log
+ *  12. Command line         one table of options, and main
+ *
+ * Symbols.  A capital is a size, and means the same everywhere; its small letter counts it.
+ *   B sequences in a batch     T tokens in a sequence   C channels (width of the model)
+ *   H attention heads          D = C/H channels a head  F = 4C hidden width of the MLP
+ *   L layers (blocks)          V vocabulary             N rows, mostly N = B*T
+ *   O output channels          s key position in attention, beside t, the query position
+ * (B,T,C) is the shape of an array in row-major order.  dX is the gradient of the loss with
+ * respect to X: an array of X's shape that says how much the loss grows when an element of X
+ * grows by 1.
+ *
+ * One training step.
+ *   for each micro-batch of the batch                                 batch_gradient       (11)
+ *       inputs, targets = windows of the text, shifted by one         batch_read           (3)
+ *       x = wte[inputs] + wpe                                         gpt_embed            (7)
+ *       for each layer l                                              gpt_block_forward    (7)
+ *           x = x + projection(attention(norm(x)))                    kernels            (4, 5)
+ *           x = x + MLP(norm(x))
+ *       losses = cross_entropy(norm(x) wte^T, targets)                gpt_head_forward     (7)
+ *       dlosses = 1 / tokens of the whole batch                       batch_gradient       (11)
+ *       the same list backward: gradients += d loss / d weights       gpt_backward         (7)
+ *   norm = |gradients|, scaled down to at most `clip`                 gradient_norm        (8)
+ *   weights = weights - lr (AdamW's step), gradients = 0              adamw_update         (8)
+ *
+ * Rules that hold everywhere.
+ *   - Gradients of weights accumulate (+=) until optimizer_step clears them; so several
+ *     micro-batches add up to one batch.  For activations, each kernel says "sets" or "adds".
+ *   - The same seed and the same program give the same losses to the last bit on any number of
+ *     threads: threads divide outputs, and sums that cross threads have a fixed order.
+ *   - Numbers are float; sums over very many of them are double.
+ *   - What a user can cause ends in one line on stderr; what only a mistake in this file can
+ *     cause is an assert.
+ */
 #define _POSIX_C_SOURCE 200809L
 #include <dirent.h>
 #include <math.h>
@@ -7,6 +68,8 @@
 #include <time.h>
 #ifdef _OPENMP
 #include <omp.h>
+#else
+#pragma GCC diagnostic ignored "-Wunknown-pragmas" /* one thread: the omp lines mean nothing */
 #endif
 
 #define TOKENIZER_NO_MAIN
@@ -33,13 +96,14 @@ int thread_count(void) {
 #endif
 }
 
-/* Random numbers without a state: the number is a function of a key and of an index.  A draw thus
- * depends on the seed and on what it is for (the step, the layer, the element), and never on which
- * thread asked first or on how many were drawn before.  That is what makes a run repeatable on any
- * number of threads, and what lets dropout draw its mask again in the backward pass.
- * The function is SplitMix64's: the index-th value of the sequence that starts at `key` (Steele,
- * Lea, Flood 2014, "Fast splittable pseudorandom number generators", section 3).  Keys nest:
- * random_bits(random_bits(seed, step), layer) is a key for that step and layer. */
+/* Random numbers without a state: the number is a function of a key and of an index.  A draw
+ * thus depends on the seed and on what it is for (the step, the layer, the element), and never
+ * on which thread asked first or on how many were drawn before.  That is what makes a run
+ * repeatable on any number of threads, and what lets dropout draw its mask again in the
+ * backward pass.  The function is SplitMix64's: the index-th value of the sequence that starts
+ * at `key` (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators", section
+ * 3).  Keys nest: random_bits(random_bits(seed, step), layer) is a key for that step and layer.
+ * */
 static inline uint64_t random_bits(uint64_t key, uint64_t index) {
     uint64_t z = key + (index + 1) * 0x9E3779B97F4A7C15u;
     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
@@ -47,24 +111,27 @@ static inline uint64_t random_bits(uint64_t key, uint64_t index) {
     return z ^ z >> 31;
 }
 
-static inline float random_uniform(uint64_t key, uint64_t index) { /* in [0, 1), multiples of 2^-24 */
+/* In [0, 1), a multiple of 2^-24. */
+static inline float random_uniform(uint64_t key, uint64_t index) {
     return (float)(random_bits(key, index) >> 40) * 0x1p-24f;
 }
 
 /* Mean 0, deviation 1: Box and Muller 1958, from two uniform draws. */
 float random_normal(uint64_t key, uint64_t index) {
     double u = ((double)(random_bits(key, 2 * index) >> 11) + 0.5) * 0x1p-53; /* in (0, 1) */
-    double angle = (double)(random_bits(key, 2 * index + 1) >> 11) * 0x1p-53 * 6.283185307179586;
+    double angle =
+        (double)(random_bits(key, 2 * index + 1) >> 11) * 0x1p-53 * 6.283185307179586;
     return (float)(sqrt(-2.0 * log(u)) * cos(angle));
 }
 
 /* What the draws of a run are for: keys random_bits(seed, purpose). */
 enum { RANDOM_WEIGHTS = 1, RANDOM_ORDER, RANDOM_WINDOWS, RANDOM_DROPOUT, RANDOM_SAMPLING };
 
-/* The place to which a shuffle of 0..N-1 sends i, computed on its own: no table, so that place 10^9
- * of the shuffle costs what place 0 costs.  A Feistel network of four rounds permutes the smallest
- * square 2^bits x 2^bits that holds N numbers; what falls on N or above is sent on until it
- * falls below (Black and Rogaway 2002, "Ciphers with arbitrary finite domains", section 3). */
+/* The place to which a shuffle of 0..N-1 sends i, computed on its own: no table, so that place
+ * 10^9 of the shuffle costs what place 0 costs.  A Feistel network of four rounds permutes the
+ * smallest square 2^bits x 2^bits that holds N numbers; what falls on N or above is sent on
+ * until it falls below (Black and Rogaway 2002, "Ciphers with arbitrary finite domains",
+ * section 3). */
 uint64_t random_permutation(uint64_t key, uint64_t i, uint64_t N) {
     unsigned bits = 1;
     while (bits < 32 && (uint64_t)1 << 2 * bits < N) bits++;
@@ -110,9 +177,11 @@ static void text_append(Bytes *text, const char *path, bool named) {
     unsigned char *nul = memchr(file.data, 0, file.size);
     if (nul && named)
         die("%s: byte %td is NUL: this is not a text; name text files", path, nul - file.data);
-    if (nul) fprintf(stderr, "%s: %s holds NUL bytes, is no text, and is left out\n", program_name, path);
+    if (nul)
+        fprintf(stderr, "%s: %s holds NUL bytes, is no text, and is left out\n", program_name,
+                path);
     if (!nul && file.size) {
-        bool gap = text->size && text->data[text->size - 1] != '\n'; /* words must not run together */
+        bool gap = text->size && text->data[text->size - 1] != '\n'; /* or two words touch */
         text->data = memory_resize(text->data, text->size + gap + file.size + 1, 1);
         if (gap) text->data[text->size++] = '\n';
         memcpy(text->data + text->size, file.data, file.size + 1);
@@ -125,8 +194,8 @@ static int name_compare(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* Appends a file, or all files below a folder in the order of their names; names that begin with a dot
- * are passed over.  `named` says that the user asked for this very path. */
+/* Appends a file, or all files below a folder in the order of their names; names that begin
+ * with a dot are passed over.  `named` says that the user asked for this very path.  */
 void text_collect(Bytes *text, const char *path, bool named) {
     struct stat status;
     if (stat(path, &status) != 0) die("%s: cannot open: %s", path, strerror(errno));
@@ -148,24 +217,27 @@ void text_collect(Bytes *text, const char *path, bool named) {
     if (count) qsort(names, count, sizeof *names, name_compare);
     for (size_t i = 0; i < count; i++) {
         /* A link below the folder could lead back up to it. */
-        if (lstat(names[i], &status) == 0 && !S_ISLNK(status.st_mode)) text_collect(text, names[i], false);
+        if (lstat(names[i], &status) == 0 && !S_ISLNK(status.st_mode))
+            text_collect(text, names[i], false);
         free(names[i]);
     }
     free(names);
 }
 
-/* The corpus in three parts: the last `test` of it, before that `validation`, the rest for training. */
+/* The corpus in three parts: the last `test` of it, before that `validation`, the rest for
+ * training.  */
 void corpus_split(const Corpus *corpus, double validation, double test, Split splits[SPLITS]) {
     size_t train_end = (size_t)((double)corpus->count * (1.0 - validation - test) + 1e-6);
     size_t test_start = train_end + (size_t)((double)corpus->count * validation + 1e-6);
     if (test == 0) test_start = corpus->count;
     size_t starts[SPLITS + 1] = {0, train_end, test_start, corpus->count};
     for (int i = 0; i < SPLITS; i++)
-        splits[i] = (Split){corpus->tokens + starts[i], starts[i + 1] - starts[i], SPLIT_NAMES[i]};
+        splits[i] =
+            (Split){corpus->tokens + starts[i], starts[i + 1] - starts[i], SPLIT_NAMES[i]};
 }
 
-/* Where batches come from.  A process has a rank below world; each batch is dealt out so that all
- * ranks together see what one process would have seen. */
+/* Where batches come from.  A process has a rank below world; each batch is dealt out so that
+ * all ranks together see what one process would have seen.  */
 enum { ORDER_EPOCHS, ORDER_WINDOWS };
 static const char *const ORDER_NAMES[] = {"epochs", "windows", NULL};
 
@@ -173,20 +245,22 @@ typedef struct {
     const Split *split;
     size_t batch;  /* sequences in a step, over all ranks */
     size_t T;      /* tokens in a sequence */
-    int order;     /* ORDER_EPOCHS: each window once an epoch, shuffled; ORDER_WINDOWS: at random */
+    int order; /* ORDER_EPOCHS: each window once an epoch, shuffled; ORDER_WINDOWS: at random */
     uint64_t seed;
     size_t rank, world;
 } BatchSource;
 
 /* Where sequence i of the whole batch of this step begins.                   [glossary: Epoch]
- * ORDER_EPOCHS: the split is cut into windows of T tokens, and an epoch visits every one once, in
- * an order of its own.  The cut begins at a random place among the few that leave the same number of
- * windows.  ORDER_WINDOWS: any place, as nanoGPT does; a token is then seen once an epoch on average. */
+ * ORDER_EPOCHS: the split is cut into windows of T tokens, and an epoch visits every one once,
+ * in an order of its own.  The cut begins at a random place among the few that leave the same
+ * number of windows.  ORDER_WINDOWS: any place, as nanoGPT does; a token is then seen once an
+ * epoch on average.  */
 static size_t window_start(const BatchSource *source, uint64_t step, size_t i) {
     size_t last = source->split->count - source->T - 1; /* the last place where a window fits */
     uint64_t number = step * source->batch + i;
     if (source->order == ORDER_WINDOWS)
-        return (size_t)(random_bits(random_bits(source->seed, RANDOM_WINDOWS), number) % (last + 1));
+        return (size_t)(random_bits(random_bits(source->seed, RANDOM_WINDOWS), number) %
+                        (last + 1));
     uint64_t windows = last / source->T + 1, epoch = number / windows;
     uint64_t key = random_bits(random_bits(source->seed, RANDOM_ORDER), epoch);
     size_t slack = last % source->T; /* tokens that the windows leave over */
@@ -194,13 +268,16 @@ static size_t window_start(const BatchSource *source, uint64_t step, size_t i) {
     return shift + (size_t)random_permutation(key, number % windows, windows) * source->T;
 }
 
-/* Inputs (count,T) and targets (count,T): `count` sequences of this rank from its first-th on.  Targets
- * are the inputs shifted by one.    [glossary: Next-token prediction, Self-supervised learning] */
+/* Inputs (count,T) and targets (count,T): `count` sequences of this rank from its first-th on.
+ * Targets are the inputs shifted by one.  [glossary: Next-token prediction, Self-supervised
+ * learning] */
 void batch_read(const BatchSource *source, uint64_t step, size_t first, size_t count,
                 int32_t *inputs, int32_t *targets) {
     size_t T = source->T, mine = source->rank * (source->batch / source->world);
+    assert(source->batch % source->world == 0 && source->rank < source->world);
     for (size_t b = 0; b < count; b++) {
-        const uint32_t *window = source->split->tokens + window_start(source, step, mine + first + b);
+        const uint32_t *window =
+            source->split->tokens + window_start(source, step, mine + first + b);
         for (size_t t = 0; t < T; t++) {
             inputs[b * T + t] = (int32_t)window[t];
             targets[b * T + t] = (int32_t)window[t + 1];
@@ -210,20 +287,22 @@ void batch_read(const BatchSource *source, uint64_t step, size_t first, size_t c
 
 /* Epochs that `steps` steps amount to. */
 double batch_epochs(const BatchSource *source, uint64_t steps) {
-    return (double)steps * (double)source->batch * (double)source->T / (double)(source->split->count - 1);
+    return (double)steps * (double)source->batch * (double)source->T /
+           (double)(source->split->count - 1);
 }
 
-/* A view of a matrix: element (i, j) is at[i*row + j*column].  Its transpose is the same view with
- * the two strides exchanged, so that no kernel needs a second version for transposed inputs. */
+/* A view of a matrix: element (i, j) is at[i*row + j*column].  Its transpose is the same view
+ * with the two strides exchanged, so that no kernel needs a second version for transposed
+ * inputs.  */
 typedef struct {
     const float *at;
     size_t row, column;
 } Matrix;
 
-/* Section 5: result (M,N), rows `pitch` floats apart, set to A (M,K) times B (K,N) plus bias (N, or
- * NULL), or, with `add`, increased by A times B. */
-void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float *bias, size_t M,
-                    size_t N, size_t K, bool add);
+/* Section 5: result (M,N), rows `pitch` floats apart, set to A (M,K) times B (K,N) plus bias
+ * (N, or NULL), or, with `add`, increased by A times B. */
+void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
+                    size_t M, size_t N, size_t K, bool add);
 
 /* =========================================================================================
  * 4. Kernels
@@ -273,17 +352,17 @@ static inline void scaled_add(float *y, float factor, const float *x, size_t N) 
     for (size_t i = 0; i < N; i++) y[i] += factor * x[i];
 }
 
-/* e^x with a relative error near 1e-7 for x in [-87, 88]; beyond, the value at the border; NaN stays
- * NaN.  libm's expf is as exact but is called for one number at a time; this is arithmetic
- * only, so that a loop over it becomes vector instructions.
+/* e^x with a relative error near 1e-7 for x in [-86, 88]; beyond, the value at the border; NaN
+ * stays NaN.  libm's expf is as exact but is called for one number at a time; this is
+ * arithmetic only, so that a loop over it becomes vector instructions.
  *   e^x = 2^n e^r,   n = round(x / ln 2),   r = x - n ln 2,   |r| <= ln(2)/2
- * n ln 2 is taken off in two parts, the first of which has few enough digits for n times it to be
- * exact (Cody and Waite 1980).  e^r is its Taylor polynomial of degree 7: the first term left
- * out is 0.35^8/8! = 6e-9.  Adding 1.5 * 2^23 rounds to a whole number and leaves n in the
- * low bits; adding n to the exponent bits multiplies by 2^n. */
+ * n ln 2 is taken off in two parts, the first of which has few enough digits for n times it to
+ * be exact (Cody and Waite 1980).  e^r is its Taylor polynomial of degree 7: the first term
+ * left out is 0.35^8/8! = 6e-9.  Adding 1.5 * 2^23 rounds to a whole number and leaves n in the
+ * low bits; adding n to the exponent bits multiplies by 2^n.  */
 static inline float exponential(float x) {
     const float shift = 12582912.0f;
-    float clamped = x < -87.0f ? -87.0f : x;
+    float clamped = x < -86.0f ? -86.0f : x;
     clamped = clamped > 88.0f ? 88.0f : clamped;
     float shifted = clamped * 1.44269504f + shift, n = shifted - shift;
     float r = clamped - n * 0.693359375f;
@@ -323,7 +402,7 @@ void embedding_forward(float *x, const int32_t *tokens, const float *wte, const 
     }
 }
 
-enum { SLICE = 64 }; /* channels that a thread takes at a time where it owns channels: 4 cache lines */
+enum { SLICE = 64 }; /* channels that a thread takes at a time where it owns channels */
 
 void embedding_backward(float *dwte, float *dwpe, const float *dx, const int32_t *tokens,
                         size_t B, size_t T, size_t C) {
@@ -347,10 +426,11 @@ void embedding_backward(float *dwte, float *dwpe, const float *dx, const int32_t
  *   dx += rstd (g - mean(g) - z mean(g z))      dweight += dy z      dbias += dy
  * The first term alone would be right if mean and rstd were constants.  Adding a constant to x
  * changes nothing, so dx must have mean 0: the second term.  Stretching x - mean changes
- * nothing, so dx must have no component along z: the third.  (doc/derivations.md has the steps.)
- * Shapes: x, y (N,C); mean, rstd (N), saved; weight, bias (C).  Cost: some 8 N C FLOPs forward.
- * Pitfall: the variance from mean(x^2) - mean^2 loses every digit when the mean is large;
- * so the mean is taken off first, in a second pass over a row that is still in the cache. */
+ * nothing, so dx must have no component along z: the third.  (doc/derivations.md has the
+ * steps.) Shapes: x, y (N,C); mean, rstd (N), saved; weight, bias (C).  Cost: some 8 N C FLOPs
+ * forward.  Pitfall: the variance from mean(x^2) - mean^2 loses every digit when the mean is
+ * large; so the mean is taken off first, in a second pass over a row that is still in the
+ * cache.  */
 static const float LAYERNORM_EPS = 1e-5f;
 
 void layernorm_forward(float *y, float *mean, float *rstd, const float *x, const float *weight,
@@ -386,7 +466,8 @@ void layernorm_backward(float *dx /* adds */, float *dweight, float *dbias, cons
             g_lane[c % LANES] += g;
             gz_lane[c % LANES] += g * ((x_n[c] - m) * r);
         }
-        float g_mean = lanes_total(g_lane) / (float)C, gz_mean = lanes_total(gz_lane) / (float)C;
+        float g_mean = lanes_total(g_lane) / (float)C,
+              gz_mean = lanes_total(gz_lane) / (float)C;
         for (size_t c = 0; c < C; c++) {
             float z = (x_n[c] - m) * r;
             dx_n[c] += r * (dy_n[c] * weight[c] - g_mean - z * gz_mean);
@@ -440,20 +521,21 @@ static void column_sums_add(float *sums, const float *y, size_t N, size_t O) {
 void matmul_backward(float *dx /* sets; NULL: not wanted */, float *dweight, float *dbias,
                      const float *dy, const float *x, const float *weight, size_t N, size_t C,
                      size_t O) {
-    if (dx) matrix_product(dx, C, (Matrix){dy, O, 1}, (Matrix){weight, 1, O}, NULL, N, C, O, false);
+    if (dx)
+        matrix_product(dx, C, (Matrix){dy, O, 1}, (Matrix){weight, 1, O}, NULL, N, C, O, false);
     matrix_product(dweight, O, (Matrix){x, 1, C}, (Matrix){dy, O, 1}, NULL, C, O, N, true);
     if (dbias) column_sums_add(dbias, dy, N, O);
 }
 
 /* --- Dropout ----------------------------------------- [glossary: Dropout] ------------------
- * While training, sets each element to 0 with probability `rate` and divides the others by
- * 1 - rate, so that the expected value stays (Srivastava et al. 2014).  No channel can then rely
+ * While training, sets each element to 0 with probability `rate` and divides the others by 1 -
+ * rate, so that the expected value stays (Srivastava et al.  2014).  No channel can then rely
  * on another one being there.
  *   y_i = x_i keep_i / (1 - rate)            dx_i = dy_i keep_i / (1 - rate)
- * keep_i is not stored: it is drawn again in the backward pass from (key, number of the element).
- * `first` is the number of element 0, so that a micro-batch draws what its sequences would
- * have drawn inside the whole batch.
- * Pitfall: generation and evaluation must run without it (rate 0). */
+ * keep_i is not stored: it is drawn again in the backward pass from (key, number of the
+ * element). `first` is the number of element 0, so that a micro-batch draws what its sequences
+ * would have drawn inside the whole batch.  Pitfall: generation and evaluation must run without
+ * it (rate 0). */
 typedef struct {
     float rate;     /* share of elements set to 0, in [0, 1); 0 switches dropout off */
     uint64_t key;   /* of the seed, the step and the place in the model */
@@ -470,21 +552,25 @@ void dropout_forward(float *y /* may be x */, const float *x, size_t N, Dropout 
     for (size_t i = 0; i < N; i++) y[i] = x[i] * dropout_factor(dropout, i);
 }
 
-void dropout_backward(float *dx /* sets; may be dy */, const float *dy, size_t N, Dropout dropout) {
+void dropout_backward(float *dx /* sets; may be dy */, const float *dy, size_t N,
+                      Dropout dropout) {
     dropout_forward(dx, dy, N, dropout); /* the same factors */
 }
 
 /* --- Causal self-attention --------------------------- [glossary: Self-attention] -----------
  * The one place where tokens look at each other.  Every place t asks with its query q, every
  * place s <= t answers with its key k, and what t receives is the mean of the values v weighted
- * by how well they match (Vaswani et al. 2017, arXiv:1706.03762, eq. 1).  For one head, D = C/H:
+ * by how well they match (Vaswani et al.  2017, arXiv:1706.03762, eq.  1).  For one head, D =
+ * C/H:
  *   S[t,s] = q[t].k[s] / sqrt(D)     P[t,s] = exp(S[t,s]) / sum over s' <= t of exp(S[t,s'])
  *   y[t] = sum over s <= t of P[t,s] v[s]
- * Without the scale, S would have deviation sqrt(D), and the softmax would put all weight on one s.
+ * Without the scale, S would have deviation sqrt(D), and the softmax would put all weight on
+ * one s.
  *
- * P is T x T numbers a head: at T = 1024, more than all other activations of a layer.  It is not kept.
- * The forward pass walks over the keys a strip at a time with a running maximum m and a running
- * sum (Milakov and Gimelshein 2018, arXiv:1805.02867), and keeps one number a row,
+ * P is T x T numbers a head: at T = 1024, more than all other activations of a layer.  It is
+ * not kept.  The forward pass walks over the keys with a running maximum and a running sum;
+ * when the maximum rises, what was summed shrinks (Milakov and Gimelshein 2018,
+ * arXiv:1805.02867, algorithm 3). It keeps one number a row,
  *   lse[t] = log(sum over s of exp(S[t,s])),  from which the backward pass has P = exp(S - lse)
  * again for the price of a dot product (Dao et al. 2022, arXiv:2205.14135, section 3).
  *
@@ -496,58 +582,46 @@ void dropout_backward(float *dx /* sets; may be dy */, const float *dy, size_t N
  *   dq[t] += dS[t,s] k[s] / sqrt(D)      dk[s] += dS[t,s] q[t] / sqrt(D)
  * Dropout multiplies P by a factor f in y and dP by the same f; dy.y remains the sum.
  *
- * Shapes: qkv (B,T,3C), a row holds q, k, v with head h at channels h*D..; y (B,T,C);
- * lse (B,H,T), saved.  Cost: 2 T C FLOPs a token forward (half of 4 T C, for s <= t), 5/2 of it backward.
- * Pitfall: exp(S) overflows from S = 89 on; the maximum is taken off first.  Looking at s > t would
- * show the model the very token that it is asked to predict. */
-enum { STRIP = 64 }; /* keys taken at a time: their scores stay in the first-level cache */
-
-/* One query q (D) against `keys` keys and values, rows `stride` floats apart: sets y (D), returns lse.
- * The KV cache of section 10 uses it too.  dropout.first is the number of P[t,0]. */
-static float attention_row(float *y, const float *q, const float *k, const float *v, size_t stride,
-                           size_t keys, size_t D, Dropout dropout) {
-    float scale = 1.0f / sqrtf((float)D), maximum = -INFINITY, sum = 0, p[STRIP];
-    for (size_t d = 0; d < D; d++) y[d] = 0;
-    for (size_t s0 = 0; s0 < keys; s0 += STRIP) {
-        size_t n = keys - s0 < STRIP ? keys - s0 : STRIP;
-        float highest = maximum;
-        for (size_t s = 0; s < n; s++) {
-            p[s] = scale * dot_product(q, k + (s0 + s) * stride, D);
-            if (!(p[s] <= highest)) highest = p[s]; /* a NaN gets through, and to the loss */
-        }
-        float shrink = exponential(maximum - highest); /* what was summed had the old maximum */
-        for (size_t d = 0; d < D; d++) y[d] *= shrink;
-        sum *= shrink;
-        for (size_t s = 0; s < n; s++) p[s] = exponential(p[s] - highest);
-        for (size_t s = 0; s < n; s++) sum += p[s];
-        for (size_t s = 0; s < n && dropout.rate > 0; s++) p[s] *= dropout_factor(dropout, s0 + s);
-        for (size_t s = 0; s < n; s++) scaled_add(y, p[s], v + (s0 + s) * stride, D);
-        maximum = highest;
-    }
-    for (size_t d = 0; d < D; d++) y[d] /= sum;
-    return maximum + logf(sum);
-}
-
-void attention_forward(float *y, float *lse, const float *qkv, size_t B, size_t T, size_t C,
-                       size_t H, Dropout dropout) {
+ * Shapes: qkv (B,T,3C), a row holds q, k, v with head h at channels h*D..; y (B,T,C); lse
+ * (B,H,T), saved.  Cost: 2 T C FLOPs a token forward (half of 4 T C, for s <= t), 5/2 of it
+ * backward.  Pitfall: exp(S) overflows from S = 89 on; the maximum is taken off first.  Looking
+ * at s > t would show the model the very token that it is asked to predict.  These two are the
+ * definition; the model calls attention_forward and attention_backward of section 5, which do
+ * the same for many queries and keys at a time.  */
+void attention_forward_plain(float *y, float *lse, const float *qkv, size_t B, size_t T,
+                             size_t C, size_t H, Dropout dropout) {
     size_t D = C / H;
-    #pragma omp parallel for schedule(dynamic)
+    float scale = 1.0f / sqrtf((float)D);
+    #pragma omp parallel for
     for (size_t bh = 0; bh < B * H; bh++) {
         size_t b = bh / H, h = bh % H;
         const float *q = qkv + b * T * 3 * C + h * D, *k = q + C, *v = k + C;
         for (size_t t = 0; t < T; t++) {
-            Dropout row = {dropout.rate, dropout.key, dropout.first + (bh * T + t) * T};
-            lse[bh * T + t] = attention_row(y + (b * T + t) * C + h * D, q + t * 3 * C, k, v, 3 * C,
-                                            t + 1, D, row);
+            float maximum = -INFINITY, sum = 0, *y_t = y + (b * T + t) * C + h * D;
+            for (size_t d = 0; d < D; d++) y_t[d] = 0;
+            for (size_t s = 0; s <= t; s++) {
+                float score = scale * dot_product(q + t * 3 * C, k + s * 3 * C, D);
+                float highest = score > maximum ? score : maximum;
+                float shrink = expf(maximum - highest), p = expf(score - highest);
+                float f =
+                    dropout.rate > 0 ? dropout_factor(dropout, (bh * T + t) * T + s) : 1.0f;
+                for (size_t d = 0; d < D; d++)
+                    y_t[d] = y_t[d] * shrink + f * p * v[s * 3 * C + d];
+                sum = sum * shrink + p;
+                maximum = highest;
+            }
+            for (size_t d = 0; d < D; d++) y_t[d] /= sum;
+            lse[bh * T + t] = maximum + logf(sum);
         }
     }
 }
 
-void attention_backward(float *dqkv /* sets */, const float *dy, const float *y, const float *lse,
-                        const float *qkv, size_t B, size_t T, size_t C, size_t H, Dropout dropout) {
+void attention_backward_plain(float *dqkv /* sets */, const float *dy, const float *y,
+                              const float *lse, const float *qkv, size_t B, size_t T, size_t C,
+                              size_t H, Dropout dropout) {
     size_t D = C / H;
     float scale = 1.0f / sqrtf((float)D);
-    #pragma omp parallel for schedule(dynamic)
+    #pragma omp parallel for
     for (size_t bh = 0; bh < B * H; bh++) { /* a head writes to its own channels of dqkv only */
         size_t b = bh / H, h = bh % H, at = b * T * 3 * C + h * D;
         const float *q = qkv + at, *k = q + C, *v = k + C;
@@ -556,24 +630,19 @@ void attention_backward(float *dqkv /* sets */, const float *dy, const float *y,
             for (size_t d = 0; d < D; d++)
                 dq[t * 3 * C + d] = dk[t * 3 * C + d] = dv[t * 3 * C + d] = 0;
         for (size_t t = 0; t < T; t++) {
-            const float *q_t = q + t * 3 * C;
-            const float *dy_t = dy + (b * T + t) * C + h * D, *y_t = y + (b * T + t) * C + h * D;
-            float sum_p_dp = dot_product(dy_t, y_t, D), p[STRIP];
-            for (size_t s0 = 0; s0 <= t; s0 += STRIP) {
-                size_t n = t + 1 - s0 < STRIP ? t + 1 - s0 : STRIP;
-                for (size_t s = 0; s < n; s++)
-                    p[s] = scale * dot_product(q_t, k + (s0 + s) * 3 * C, D) - lse[bh * T + t];
-                for (size_t s = 0; s < n; s++) p[s] = exponential(p[s]);
-                for (size_t s = 0; s < n; s++) {
-                    size_t row = (s0 + s) * 3 * C;
-                    uint64_t element = (bh * T + t) * T + s0 + s;
-                    float f = dropout.rate > 0 ? dropout_factor(dropout, element) : 1.0f;
-                    float dp = f * dot_product(dy_t, v + row, D);
-                    float ds = p[s] * (dp - sum_p_dp) * scale;
-                    scaled_add(dv + row, f * p[s], dy_t, D);
-                    scaled_add(dk + row, ds, q_t, D);
-                    scaled_add(dq + t * 3 * C, ds, k + row, D);
-                }
+            const float *dy_t = dy + (b * T + t) * C + h * D,
+                        *y_t = y + (b * T + t) * C + h * D;
+            float sum_p_dp = dot_product(dy_t, y_t, D);
+            for (size_t s = 0; s <= t; s++) {
+                float score = scale * dot_product(q + t * 3 * C, k + s * 3 * C, D);
+                float p = expf(score - lse[bh * T + t]);
+                float f =
+                    dropout.rate > 0 ? dropout_factor(dropout, (bh * T + t) * T + s) : 1.0f;
+                float dp = f * dot_product(dy_t, v + s * 3 * C, D);
+                float ds = p * (dp - sum_p_dp) * scale;
+                scaled_add(dv + s * 3 * C, f * p, dy_t, D);
+                scaled_add(dk + s * 3 * C, ds, q + t * 3 * C, D);
+                scaled_add(dq + t * 3 * C, ds, k + s * 3 * C, D);
             }
         }
     }
@@ -587,7 +656,8 @@ void attention_backward(float *dqkv /* sets */, const float *dy, const float *y,
  * With s = 1/(1 + exp(-2u)) it is y = x s, because (1 + tanh u)/2 = s: one exponential instead
  * of a tanh.  Backward, by the product rule and ds/du = 2 s (1 - s):
  *   dx = dy (s + x 2 s (1 - s) du/dx),    du/dx = sqrt(2/pi) (1 + 3 * 0.044715 x^2)
- * x, y (N).  Pitfall: the backward pass needs x, not y; y cannot be undone (it falls, then rises). */
+ * x, y (N).  Pitfall: the backward pass needs x, not y; y cannot be undone (it falls, then
+ * rises). */
 static const float SQRT_2_OVER_PI = 0.797884561f;
 
 static inline float gelu_gate(float x) { /* s above */
@@ -619,8 +689,8 @@ void residual_forward(float *y, const float *x, const float *branch, size_t N) {
     for (size_t i = 0; i < N; i++) y[i] = x[i] + branch[i];
 }
 
-void residual_backward(float *dx /* sets; may be dy */, float *dbranch /* sets */, const float *dy,
-                       size_t N) {
+void residual_backward(float *dx /* sets; may be dy */, float *dbranch /* sets */,
+                       const float *dy, size_t N) {
     #pragma omp parallel for
     for (size_t i = 0; i < N; i++) dx[i] = dbranch[i] = dy[i];
 }
@@ -631,21 +701,22 @@ void residual_backward(float *dx /* sets; may be dy */, float *dbranch /* sets *
  * arXiv:1608.05859), so wte gets gradient from both ends of the model.
  *   logits[n,v] = sum over c of x[n,c] wte[v,c]      x (N,C), wte (V,C), logits (N,V)
  *   dx = dlogits wte        dwte += dlogits^T x
- * Cost: 2 N C V FLOPs forward; in a small model with a large vocabulary this is the largest part. */
+ * Cost: 2 N C V FLOPs forward; in a small model with a large vocabulary this is the largest
+ * part.  */
 void unembedding_forward(float *logits, const float *x, const float *wte, size_t N, size_t C,
                          size_t V) {
     matrix_product(logits, V, (Matrix){x, C, 1}, (Matrix){wte, 1, C}, NULL, N, V, C, false);
 }
 
-void unembedding_backward(float *dx /* sets */, float *dwte, const float *dlogits, const float *x,
-                          const float *wte, size_t N, size_t C, size_t V) {
+void unembedding_backward(float *dx /* sets */, float *dwte, const float *dlogits,
+                          const float *x, const float *wte, size_t N, size_t C, size_t V) {
     matrix_product(dx, C, (Matrix){dlogits, V, 1}, (Matrix){wte, C, 1}, NULL, N, C, V, false);
     matrix_product(dwte, C, (Matrix){dlogits, 1, V}, (Matrix){x, C, 1}, NULL, V, C, N, true);
 }
 
-/* --- Softmax cross-entropy --------------------------- [glossary: Loss function, Cross-entropy]
- * The loss at a place is minus the logarithm of the probability that the model gave to the token
- * that really came next:
+/* --- Softmax cross-entropy -------------------------- [glossary: Loss function, Cross-entropy]
+ * The loss at a place is minus the logarithm of the probability that the model gave to the
+ * token that really came next:
  *   p[v] = exp(logit[v]) / sum over w of exp(logit[w])
  *   loss = -log p[target] = lse - logit[target],      lse = log(sum over w of exp(logit[w]))
  * Backward, for a weight dloss on this place: d lse / d logit[v] = p[v], so
@@ -655,8 +726,8 @@ void unembedding_backward(float *dx /* sets */, float *dwte, const float *dlogit
  * Shapes: logits (N,V); targets, losses, lse (N), lse saved.  A target below 0 asks for no
  * prediction: loss 0 and gradient 0.  Cost: an exponential for each logit, in each direction.
  * Pitfall: log(softmax) computed in two steps overflows, or takes the logarithm of 0. */
-void cross_entropy_forward(float *losses, float *lse, const float *logits, const int32_t *targets,
-                           size_t N, size_t V) {
+void cross_entropy_forward(float *losses, float *lse, const float *logits,
+                           const int32_t *targets, size_t N, size_t V) {
     #pragma omp parallel for
     for (size_t n = 0; n < N; n++) {
         const float *logit = logits + n * V;
@@ -672,8 +743,8 @@ void cross_entropy_forward(float *losses, float *lse, const float *logits, const
 }
 
 void cross_entropy_backward(float *dlogits /* sets; may be logits */, const float *dlosses,
-                            const float *lse, const float *logits, const int32_t *targets, size_t N,
-                            size_t V) {
+                            const float *lse, const float *logits, const int32_t *targets,
+                            size_t N, size_t V) {
     #pragma omp parallel for
     for (size_t n = 0; n < N; n++) {
         float *dlogit = dlogits + n * V, weight = targets[n] < 0 ? 0.0f : dlosses[n];
@@ -691,8 +762,9 @@ void cross_entropy_backward(float *dlogits /* sets; may be logits */, const floa
  * side by side.
  * ====================================================================================== */
 
-/* result (M,N), rows `pitch` floats apart:  result[m,n] = bias[n] + sum over k of A[m,k] B[k,n],
- * or, with `add`, result[m,n] += that sum.  A is (M,K), B is (K,N), bias (N) or NULL. */
+/* result (M,N), rows `pitch` floats apart:  result[m,n] = bias[n] + sum over k of A[m,k]
+ * B[k,n], or, with `add`, result[m,n] += that sum.  A is (M,K), B is (K,N), bias (N) or NULL.
+ * */
 void matrix_product_plain(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
                           size_t M, size_t N, size_t K, bool add) {
     for (size_t m = 0; m < M; m++)
@@ -704,8 +776,9 @@ void matrix_product_plain(float *result, size_t pitch, Matrix A, Matrix B, const
         }
 }
 
-/* Why the plain loops are slow, and what is done about it.  A core here can do 32 or 64 FLOPs in
- * a clock tick, but only if every number that it fetches is used many times while it is at hand.
+/* Why the plain loops are slow, and what is done about it.  A core here can do 32 or 64 FLOPs
+ * in a clock tick, but only if every number that it fetches is used many times while it is at
+ * hand.
  *
  * 1. A tile of the result stays in registers.  For each k, TILE_ROWS numbers of A, each one
  *    copied to all places of a vector, meet TILE_VECTORS vectors of a row of B:
@@ -717,9 +790,9 @@ void matrix_product_plain(float *result, size_t pitch, Matrix A, Matrix B, const
  *          A[m+13,k]  ->   [ a a a a ]   [cD0 ][cD1 ]          the registers
  *
  *    28 multiply-adds for 16 loads: the multipliers are busy, not the memory.
- * 2. B is packed first: a panel holds TILE_COLUMNS columns for DEPTH values of k, in the order in
- *    which the tile reads them, and lies in the first-level cache while all tiles of a block of rows
- *    use it.  A transposed B is turned around here, once, and not at every use.
+ * 2. B is packed first: a panel holds TILE_COLUMNS columns for DEPTH values of k, in the order
+ *    in which the tile reads them, and lies in the first-level cache while all tiles of a block
+ *    of rows use it.  A transposed B is turned around here, once, and not at every use.
  *
  *          B (K,N)    +--------+--------+---        a panel in memory:
  *            DEPTH    | panel0 | panel1 |             k=0: n n n ... n
@@ -742,13 +815,14 @@ enum { WIDTH = 4, TILE_ROWS = 4, TILE_VECTORS = 3 };   /* 12 + 4 of 16 */
 #endif
 enum {
     TILE_COLUMNS = TILE_VECTORS * WIDTH,
-    DEPTH = 256,        /* a panel of 256 x 32 floats is 32 KB */
-    PANELS = 128,       /* panels packed at a time: 4 MB, in the last-level cache */
-    BLOCK_TILES = 16    /* tiles of rows that use a panel in turn: their part of A is some 200 KB */
+    DEPTH = 256,     /* a panel of 256 x 32 floats is 32 KB */
+    PANELS = 128,    /* panels packed at a time: 4 MB, in the last-level cache */
+    BLOCK_TILES = 16, /* tiles of rows that use a panel in turn; their A is some 200 KB */
+    PARALLEL_FLOPS = 200000 /* below this, waking the other threads costs more than they save */
 };
 
-/* A vector of WIDTH floats; + and * work element by element, and gcc and clang turn them into one
- * instruction each (vector extensions of both compilers). */
+/* A vector of WIDTH floats; + and * work element by element, and gcc and clang turn them into
+ * one instruction each (vector extensions of both compilers). */
 typedef float Vector __attribute__((vector_size(4 * WIDTH)));
 
 static inline Vector vector_load(const float *from) { /* from any address */
@@ -766,10 +840,11 @@ static inline void vector_store(float *to, Vector v) { memcpy(to, &v, sizeof v);
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* One tile: `rows` rows of A from a on, against a packed panel of `depth`.  It is compiled once for
- * every number of rows, which is a constant in each call below. */
+/* One tile: `rows` rows of A (row 0 begins at A.at) against a panel of B, whose row k begins at
+ * panel + k*panel_pitch.  It is compiled once for each number of rows, a constant in every
+ * call.  */
 static inline __attribute__((always_inline)) void tile_multiply(
-    size_t rows, float *result, size_t pitch, const float *a, Matrix A, const float *panel,
+    size_t rows, float *result, size_t pitch, Matrix A, const float *panel, size_t panel_pitch,
     const float *bias, size_t columns, size_t depth, bool add) {
     Vector sum[TILE_ROWS][TILE_VECTORS];
     UNROLL for (size_t r = 0; r < rows; r++)
@@ -777,9 +852,9 @@ static inline __attribute__((always_inline)) void tile_multiply(
     for (size_t k = 0; k < depth; k++) {
         Vector b[TILE_VECTORS];
         UNROLL for (size_t j = 0; j < TILE_VECTORS; j++)
-            b[j] = vector_load(panel + k * TILE_COLUMNS + j * WIDTH);
+            b[j] = vector_load(panel + k * panel_pitch + j * WIDTH);
         UNROLL for (size_t r = 0; r < rows; r++) {
-            float a_rk = a[r * A.row + k * A.column];
+            float a_rk = A.at[r * A.row + k * A.column];
             UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) sum[r][j] += a_rk * b[j];
         }
     }
@@ -787,14 +862,17 @@ static inline __attribute__((always_inline)) void tile_multiply(
         UNROLL for (size_t r = 0; r < rows; r++)
             UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) {
                 float *to = result + r * pitch + j * WIDTH;
-                Vector start = add ? vector_load(to) : bias ? vector_load(bias + j * WIDTH) : (Vector){0};
+                Vector start = (Vector){0};
+                if (add) start = vector_load(to);
+                else if (bias) start = vector_load(bias + j * WIDTH);
                 vector_store(to, start + sum[r][j]);
             }
         return;
     }
     UNROLL for (size_t r = 0; r < rows; r++) { /* at the right border of the result */
         float row[TILE_COLUMNS];
-        UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) vector_store(row + j * WIDTH, sum[r][j]);
+        UNROLL for (size_t j = 0; j < TILE_VECTORS; j++)
+            vector_store(row + j * WIDTH, sum[r][j]);
         for (size_t n = 0; n < columns; n++) {
             float start = add ? result[r * pitch + n] : bias ? bias[n] : 0;
             result[r * pitch + n] = start + row[n];
@@ -802,20 +880,31 @@ static inline __attribute__((always_inline)) void tile_multiply(
     }
 }
 
-static void tile_dispatch(size_t rows, float *result, size_t pitch, const float *a, Matrix A,
-                          const float *panel, const float *bias, size_t columns, size_t depth,
-                          bool add) {
-#define ROWS(r) \
-    case r: if (r <= TILE_ROWS) tile_multiply(r, result, pitch, a, A, panel, bias, columns, depth, add); break
-    switch (rows) {
-        ROWS(1); ROWS(2); ROWS(3); ROWS(4); ROWS(5); ROWS(6); ROWS(7);
-        ROWS(8); ROWS(9); ROWS(10); ROWS(11); ROWS(12); ROWS(13); ROWS(14);
+/* All M rows of A against one panel, a tile at a time. */
+static void panel_multiply(float *result, size_t pitch, Matrix A, const float *panel,
+                           size_t panel_pitch, const float *bias, size_t M, size_t columns,
+                           size_t depth, bool add) {
+    for (size_t m = 0; m < M; m += TILE_ROWS) {
+        size_t rows = M - m < TILE_ROWS ? M - m : TILE_ROWS;
+        float *to = result + m * pitch;
+        Matrix from = {A.at + m * A.row, A.row, A.column};
+#define TILE(r)                                                                                \
+    case r:                                                                                    \
+        if (r <= TILE_ROWS)                                                                    \
+            tile_multiply(r, to, pitch, from, panel, panel_pitch, bias, columns, depth, add);  \
+        break
+        switch (rows) {
+            TILE(14); TILE(13); TILE(12); TILE(11); TILE(10); TILE(9); TILE(8);
+            TILE(7); TILE(6); TILE(5); TILE(4); TILE(3); TILE(2); TILE(1);
+        }
+#undef TILE
     }
-#undef ROWS
 }
 
-/* Copies B[k0 .. k0+depth, n0 .. n0+columns] into a panel. */
-static void panel_pack(float *panel, Matrix B, size_t k0, size_t depth, size_t n0, size_t columns) {
+/* Copies rows k0 .. k0+depth and columns n0 .. n0+columns of B into a panel, zeros to its
+ * right.  */
+static void panel_pack(float *panel, Matrix B, size_t k0, size_t depth, size_t n0,
+                       size_t columns) {
     const float *b = B.at + k0 * B.row + n0 * B.column;
     if (columns == TILE_COLUMNS && B.column == 1) {
         for (size_t k = 0; k < depth; k++)
@@ -828,15 +917,17 @@ static void panel_pack(float *panel, Matrix B, size_t k0, size_t depth, size_t n
                 panel[i * TILE_COLUMNS + n] = n < columns ? b[i * B.row + n * B.column] : 0;
 }
 
-/* The contract of matrix_product_plain. */
-void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float *bias, size_t M,
-                    size_t N, size_t K, bool add) {
-    static _Thread_local float storage[PANELS * DEPTH * TILE_COLUMNS] __attribute__((aligned(64)));
-    float *packed = storage; /* the calling thread's: the threads of the team all see this one */
-    size_t row_tiles = (M + TILE_ROWS - 1) / TILE_ROWS;
-    size_t blocks = (row_tiles + BLOCK_TILES - 1) / BLOCK_TILES;
-    size_t block_tiles = blocks ? (row_tiles + blocks - 1) / blocks : 0; /* blocks of equal size */
-    #pragma omp parallel if (2.0 * (double)M * (double)N * (double)K > 2e5)
+/* The contract of matrix_product_plain.  A block of the result is one task for one thread. */
+void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
+                    size_t M, size_t N, size_t K, bool add) {
+    static _Thread_local float storage[PANELS * DEPTH * TILE_COLUMNS]
+        __attribute__((aligned(64)));
+    float *packed = storage; /* the calling thread's: all threads of the team see this one */
+    size_t tiles = (M + TILE_ROWS - 1) / TILE_ROWS;
+    size_t blocks = (tiles + BLOCK_TILES - 1) / BLOCK_TILES;
+    size_t block_rows =
+        blocks ? (tiles + blocks - 1) / blocks * TILE_ROWS : 0; /* of equal size */
+    #pragma omp parallel if (2.0 * (double)M * (double)N * (double)K > PARALLEL_FLOPS)
     for (size_t n0 = 0; n0 < N; n0 += PANELS * TILE_COLUMNS) {
         size_t width = N - n0 < PANELS * TILE_COLUMNS ? N - n0 : PANELS * TILE_COLUMNS;
         size_t panels = (width + TILE_COLUMNS - 1) / TILE_COLUMNS;
@@ -845,37 +936,223 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
             #pragma omp for schedule(static)
             for (size_t p = 0; p < panels; p++) {
                 size_t n = p * TILE_COLUMNS, left = width - n;
-                panel_pack(packed + p * DEPTH * TILE_COLUMNS, B, k0, depth, n0 + n,
+                panel_pack(packed + n * DEPTH, B, k0, depth, n0 + n,
                            left < TILE_COLUMNS ? left : TILE_COLUMNS);
             }
             #pragma omp for schedule(dynamic)
             for (size_t task = 0; task < blocks * panels; task++) {
-                size_t block = task / panels, p = task % panels, n = p * TILE_COLUMNS;
-                size_t columns = width - n < TILE_COLUMNS ? width - n : TILE_COLUMNS;
-                size_t last = (block + 1) * block_tiles < row_tiles ? (block + 1) * block_tiles : row_tiles;
-                for (size_t tile = block * block_tiles; tile < last; tile++) {
-                    size_t m = tile * TILE_ROWS, rows = M - m < TILE_ROWS ? M - m : TILE_ROWS;
-                    tile_dispatch(rows, result + m * pitch + n0 + n, pitch,
-                                  A.at + m * A.row + k0 * A.column, A,
-                                  packed + p * DEPTH * TILE_COLUMNS,
-                                  bias && k0 == 0 ? bias + n0 + n : NULL, columns, depth,
-                                  add || k0 > 0);
-                }
+                size_t m = task / panels * block_rows, n = task % panels * TILE_COLUMNS;
+                if (m >= M) continue; /* rounding up can leave the last block without rows */
+                panel_multiply(result + m * pitch + n0 + n, pitch,
+                               (Matrix){A.at + m * A.row + k0 * A.column, A.row, A.column},
+                               packed + n * DEPTH, TILE_COLUMNS,
+                               bias && k0 == 0 ? bias + n0 + n : NULL,
+                               M - m < block_rows ? M - m : block_rows,
+                               width - n < TILE_COLUMNS ? width - n : TILE_COLUMNS, depth,
+                               add || k0 > 0);
             }
         }
     }
 }
 
-/* =========================================================================================
- * 6. The model                                     [glossary: Transformer, Parameters (weights)]
+/* --- Attention in tiles ----------------------------------------------------------------------
+ * The products inside attention are small, but they are matrix products: scores of all keys
+ * against TILE_COLUMNS queries at a time.  The scores stand transposed, S[s][t], a row for each
+ * key: a vector holds as many queries, and maximum, exponential and sum run down the columns,
+ * with no sum across a vector.  Keys come in strips, so that S and its gradient stay in the
+ * first-level cache.
  *
- * One table describes every tensor: name, shape, how it starts, whether it decays.  Sizes, pointers,
- * initialisation, weight decay, files and the printed summary all come from it.
+ *                        queries t0 .. t0+TILE_COLUMNS
+ *          key  0     [ S S S S S S S S ]    strip 0 of STRIP keys
+ *          key  1     [ S S S S S S S S ]
+ *            ...
+ *          key 64     [ . . S S S S S S ]    strip 1: `.` is s > t and counts as probability 0
+ */
+enum { STRIP = 64 };
+
+/* Rows of a matrix as a panel: where TILE_COLUMNS of them are there, the rows themselves. */
+static const float *panel_rows(float *room, const float *from, size_t *pitch, size_t rows,
+                               size_t columns) {
+    if (columns == TILE_COLUMNS) return from;
+    panel_pack(room, (Matrix){from, *pitch, 1}, 0, rows, 0, columns);
+    *pitch = TILE_COLUMNS;
+    return room;
+}
+
+/* result (M,D) += A (M,rows) times from (rows,D), rows at most STRIP; D taken a panel at a
+ * time.  */
+static void strip_product_add(float *result, size_t pitch, Matrix A, const float *from,
+                              size_t from_pitch, size_t M, size_t D, size_t rows) {
+    float room[STRIP * TILE_COLUMNS];
+    for (size_t d = 0; d < D; d += TILE_COLUMNS) {
+        size_t columns = D - d < TILE_COLUMNS ? D - d : TILE_COLUMNS, panel_pitch = from_pitch;
+        const float *panel = panel_rows(room, from + d, &panel_pitch, rows, columns);
+        panel_multiply(result + d, pitch, A, panel, panel_pitch, NULL, M, columns, rows, true);
+    }
+}
+
+/* S[s][t] = sum over d of keys[s][d] queries[t][d], for `rows` keys and `count` queries.
+ * turned holds the queries transposed; `fresh` says that it is not filled yet.  Where D is
+ * larger than DEPTH it holds a part only, and is filled again each time.  */
+static void scores_compute(float *S, float *turned, bool fresh, const float *keys,
+                           size_t keys_pitch, const float *queries, size_t queries_pitch,
+                           size_t rows, size_t count, size_t D) {
+    for (size_t d = 0; d < D; d += DEPTH) {
+        size_t depth = D - d < DEPTH ? D - d : DEPTH;
+        if (fresh || D > DEPTH)
+            panel_pack(turned, (Matrix){queries, 1, queries_pitch}, d, depth, 0, count);
+        panel_multiply(S, TILE_COLUMNS, (Matrix){keys + d, keys_pitch, 1}, turned, TILE_COLUMNS,
+                       NULL, rows, TILE_COLUMNS, depth, d > 0);
+    }
+}
+
+/* What stands between the two passes over S: P times dropout's factor, for row s and query t.
+ * */
+static inline float attention_factor(Dropout dropout, size_t T, size_t t, size_t s) {
+    return dropout.rate > 0 ? dropout_factor(dropout, t * T + s) : 1.0f;
+}
+
+/* One head: queries t0 .. t0+count-1 (count at most TILE_COLUMNS), of which q is the first,
+ * against keys and values 0 .. t0+count-1.  Sets y (count,D) and lse (count).  dropout.first is
+ * the number of this head's P[0,0].  The KV cache of section 10 uses it too, so that both give
+ * the same bits.  */
+static void attention_queries(float *y, size_t y_pitch, float *lse, const float *q,
+                              size_t q_pitch, const float *k, const float *v, size_t kv_pitch,
+                              size_t t0, size_t count, size_t T, size_t D, Dropout dropout) {
+    float S[STRIP * TILE_COLUMNS], turned[DEPTH * TILE_COLUMNS];
+    float maximum[TILE_COLUMNS], sum[TILE_COLUMNS], shrink[TILE_COLUMNS];
+    float scale = 1.0f / sqrtf((float)D);
+    for (size_t t = 0; t < TILE_COLUMNS; t++) maximum[t] = -INFINITY, sum[t] = 0;
+    for (size_t t = 0; t < count; t++) memset(y + t * y_pitch, 0, D * sizeof *y);
+    for (size_t s0 = 0; s0 < t0 + count; s0 += STRIP) {
+        size_t rows = t0 + count - s0 < STRIP ? t0 + count - s0 : STRIP;
+        scores_compute(S, turned, s0 == 0, k + s0 * kv_pitch, kv_pitch, q, q_pitch, rows, count,
+                       D);
+        for (size_t t = 0; t < TILE_COLUMNS; t++) shrink[t] = maximum[t];
+        for (size_t s = 0; s < rows; s++)
+            for (size_t t = 0; t < TILE_COLUMNS; t++) {
+                float score = S[s * TILE_COLUMNS + t] * scale;
+                score = s0 + s <= t0 + t ? score : -INFINITY;
+                S[s * TILE_COLUMNS + t] = score;
+                maximum[t] = score > maximum[t] ? score : maximum[t];
+            }
+        for (size_t t = 0; t < TILE_COLUMNS; t++) {
+            shrink[t] = exponential(shrink[t] - maximum[t]);
+            sum[t] *= shrink[t];
+        }
+        for (size_t s = 0; s < rows; s++)
+            for (size_t t = 0; t < TILE_COLUMNS; t++) {
+                float p = exponential(S[s * TILE_COLUMNS + t] - maximum[t]);
+                p = s0 + s <= t0 + t ? p : 0.0f; /* exponential() never returns 0 itself */
+                S[s * TILE_COLUMNS + t] = p;
+                sum[t] += p;
+            }
+        for (size_t s = 0; s < rows && dropout.rate > 0; s++)
+            for (size_t t = 0; t < count; t++)
+                S[s * TILE_COLUMNS + t] *= attention_factor(dropout, T, t0 + t, s0 + s);
+        for (size_t t = 0; t < count && s0 > 0; t++)
+            for (size_t d = 0; d < D; d++) y[t * y_pitch + d] *= shrink[t];
+        strip_product_add(y, y_pitch, (Matrix){S, 1, TILE_COLUMNS}, v + s0 * kv_pitch, kv_pitch,
+                          count, D, rows);
+    }
+    for (size_t t = 0; t < count; t++) {
+        for (size_t d = 0; d < D; d++) y[t * y_pitch + d] *= 1.0f / sum[t];
+        lse[t] = maximum[t] + logf(sum[t]);
+    }
+}
+
+/* The contract of attention_forward_plain. */
+void attention_forward(float *y, float *lse, const float *qkv, size_t B, size_t T, size_t C,
+                       size_t H, Dropout dropout) {
+    size_t D = C / H, groups = (T + TILE_COLUMNS - 1) / TILE_COLUMNS;
+    #pragma omp parallel for schedule(dynamic)
+    for (size_t task = 0; task < B * H * groups; task++) {
+        size_t bh = task / groups, b = bh / H, h = bh % H, t0 = task % groups * TILE_COLUMNS;
+        size_t count = T - t0 < TILE_COLUMNS ? T - t0 : TILE_COLUMNS;
+        const float *q = qkv + b * T * 3 * C + h * D, *k = q + C, *v = k + C;
+        Dropout head = {dropout.rate, dropout.key, dropout.first + bh * T * T};
+        attention_queries(y + (b * T + t0) * C + h * D, C, lse + bh * T + t0, q + t0 * 3 * C,
+                          3 * C, k, v, 3 * C, t0, count, T, D, head);
+    }
+}
+
+/* One head backward, for the same queries.  Sets dq (count,D), adds to all dk and dv. */
+static void attention_queries_backward(float *dq, float *dk, float *dv, const float *dy,
+                                       const float *y, const float *lse, const float *q,
+                                       const float *k, const float *v, size_t t0, size_t count,
+                                       size_t T, size_t C, size_t D, Dropout dropout) {
+    float P[STRIP * TILE_COLUMNS], dS[STRIP * TILE_COLUMNS];
+    float q_turned[DEPTH * TILE_COLUMNS], dy_turned[DEPTH * TILE_COLUMNS];
+    float sum_p_dp[TILE_COLUMNS] = {0}, lse_t[TILE_COLUMNS] = {0};
+    float scale = 1.0f / sqrtf((float)D);
+    const size_t pitch = 3 * C;
+    for (size_t t = 0; t < count; t++) {
+        sum_p_dp[t] = dot_product(dy + t * C, y + t * C, D);
+        lse_t[t] = lse[t];
+        memset(dq + t * pitch, 0, D * sizeof *dq);
+    }
+    for (size_t s0 = 0; s0 < t0 + count; s0 += STRIP) {
+        size_t rows = t0 + count - s0 < STRIP ? t0 + count - s0 : STRIP, at = s0 * pitch;
+        scores_compute(P, q_turned, s0 == 0, k + at, pitch, q, pitch, rows, count, D);
+        scores_compute(dS, dy_turned, s0 == 0, v + at, pitch, dy, C, rows, count, D); /* dP */
+        for (size_t s = 0; s < rows; s++)
+            for (size_t t = 0; t < TILE_COLUMNS; t++) {
+                size_t i = s * TILE_COLUMNS + t;
+                float p = exponential(P[i] * scale - lse_t[t]);
+                P[i] = s0 + s <= t0 + t ? p : 0.0f;
+            }
+        for (size_t s = 0; s < rows; s++)
+            for (size_t t = 0; t < TILE_COLUMNS; t++) {
+                size_t i = s * TILE_COLUMNS + t;
+                float f =
+                    dropout.rate > 0 ? attention_factor(dropout, T, t0 + t, s0 + s) : 1.0f;
+                dS[i] = P[i] * (f * dS[i] - sum_p_dp[t]) * scale;
+                P[i] *= f;
+            }
+        strip_product_add(dq, pitch, (Matrix){dS, 1, TILE_COLUMNS}, k + at, pitch, count, D,
+                          rows);
+        strip_product_add(dk + at, pitch, (Matrix){dS, TILE_COLUMNS, 1}, q, pitch, rows, D,
+                          count);
+        strip_product_add(dv + at, pitch, (Matrix){P, TILE_COLUMNS, 1}, dy, C, rows, D, count);
+    }
+}
+
+/* The contract of attention_backward_plain.  A thread owns a head: all its queries add to dk
+ * and dv.  */
+void attention_backward(float *dqkv /* sets */, const float *dy, const float *y,
+                        const float *lse, const float *qkv, size_t B, size_t T, size_t C,
+                        size_t H, Dropout dropout) {
+    size_t D = C / H;
+    #pragma omp parallel for schedule(dynamic)
+    for (size_t bh = 0; bh < B * H; bh++) {
+        size_t b = bh / H, h = bh % H, at = b * T * 3 * C + h * D;
+        const float *q = qkv + at, *k = q + C, *v = k + C;
+        float *dq = dqkv + at, *dk = dq + C, *dv = dk + C;
+        Dropout head = {dropout.rate, dropout.key, dropout.first + bh * T * T};
+        for (size_t t = 0; t < T; t++) {
+            memset(dk + t * 3 * C, 0, D * sizeof *dk);
+            memset(dv + t * 3 * C, 0, D * sizeof *dv);
+        }
+        for (size_t t0 = 0; t0 < T; t0 += TILE_COLUMNS) {
+            size_t count = T - t0 < TILE_COLUMNS ? T - t0 : TILE_COLUMNS,
+                   row = (b * T + t0) * C + h * D;
+            attention_queries_backward(dq + t0 * 3 * C, dk, dv, dy + row, y + row,
+                                       lse + bh * T + t0, q + t0 * 3 * C, k, v, t0, count, T, C,
+                                       D, head);
+        }
+    }
+}
+
+/* =========================================================================================
+ * 6. The model                                    [glossary: Transformer, Parameters (weights)]
+ *
+ * One table describes every tensor: name, shape, how it starts, whether it decays.  Sizes,
+ * pointers, initialisation, weight decay, files and the printed summary all come from it.
  * ====================================================================================== */
 
 typedef struct {
     size_t layers, heads, channels, context, vocab; /* L, H, C, the largest T, V */
-    bool bias;                                      /* do linear layers and norms have biases? */
+    bool bias; /* do linear layers and norms have biases? */
     float dropout;                                  /* rate, 0 to below 1 */
 } Config;
 
@@ -887,9 +1164,10 @@ enum { /* kinds of tensors, in the order in which they lie in the arena */
 };
 
 /* Names and shapes are those of Hugging Face's GPT-2.  Shapes are in the letters of the symbol
- * table: V, P (positions: the context), C, 3 (3C), F (4C), 1.  GPT-2 starts every matrix from N(0, 0.02),
- * and divides what a block adds to the stream by sqrt(2L): there are 2L such terms, and the deviation
- * of their sum should not grow with the depth (Radford et al. 2019, section 2.3). */
+ * table: V, P (positions: the context), C, 3 (3C), F (4C), 1.  GPT-2 starts every matrix from
+ * N(0, 0.02), and divides what a block adds to the stream by sqrt(2L): there are 2L such terms,
+ * and the deviation of their sum should not grow with the depth (Radford et al.  2019, section
+ * 2.3). */
 static const struct {
     const char *name;
     char rows, columns;
@@ -917,7 +1195,7 @@ typedef struct {
     char name[64];
     size_t rank, shape[2]; /* shape[1] is 1 where rank is 1 */
     size_t offset, count;  /* floats; count is 0 for a bias in a model without biases */
-    float deviation;       /* of the normal draws it starts from; 0: it starts from `constant` */
+    float deviation; /* of the normal draws it starts from; 0: it starts from `constant` */
     float constant;
     bool decay;            /* matrices and embeddings decay, biases and norms do not */
 } Tensor;
@@ -926,17 +1204,19 @@ typedef struct {
     Config config;
     Tensor *table; /* tensor_count rows */
     size_t tensor_count, parameter_count;
-    float *weights, *gradients; /* arenas of parameter_count floats; gradients: NULL if not training */
+    float *weights,
+        *gradients; /* arenas of parameter_count floats; gradients: NULL if not training */
 } GPT;
 
-/* Fills the rows of the table, if there is one, and returns their number; *parameters gets the number
- * of floats.  The caller has checked the configuration. */
+/* Fills the rows of the table, if there is one, and returns their number; *parameters gets the
+ * number of floats.  The caller has checked the configuration.  */
 static size_t table_fill(const Config *config, Tensor *table, size_t *parameters) {
     size_t C = config->channels, row = 0, offset = 0;
     for (size_t i = 0; i < 4 + config->layers * BLOCK_KINDS; i++) {
         size_t block = i < LN1_W ? 0 : (i - LN1_W) / BLOCK_KINDS;
-        int kind = i < LN1_W ? (int)i : block < config->layers ? LN1_W + (int)((i - LN1_W) % BLOCK_KINDS)
-                 : LNF_W + (int)((i - LN1_W) % BLOCK_KINDS);
+        int kind = i < LN1_W                ? (int)i
+                   : block < config->layers ? LN1_W + (int)((i - LN1_W) % BLOCK_KINDS)
+                                            : LNF_W + (int)((i - LN1_W) % BLOCK_KINDS);
         Tensor t = {.offset = offset};
         for (int d = 0; d < 2; d++) {
             char letter = d ? TENSOR_KINDS[kind].columns : TENSOR_KINDS[kind].rows;
@@ -966,15 +1246,16 @@ size_t config_parameters(const Config *config) {
     return parameters;
 }
 
-/* A model with weights that are all 0: gpt_initialize or model_read gives them values.  `training`
- * asks for gradients as well.  The caller calls gpt_destroy. */
+/* A model with weights that are all 0: gpt_initialize or model_read gives them values.
+ * `training` asks for gradients as well.  The caller calls gpt_destroy.  */
 GPT *gpt_create(const Config *config, bool training) {
     GPT *gpt = memory_allocate(1, sizeof *gpt);
     gpt->config = *config;
     gpt->table = memory_allocate(4 + config->layers * BLOCK_KINDS, sizeof *gpt->table);
     gpt->tensor_count = table_fill(config, gpt->table, &gpt->parameter_count);
     gpt->weights = memory_allocate(gpt->parameter_count, sizeof *gpt->weights);
-    if (training) gpt->gradients = memory_allocate(gpt->parameter_count, sizeof *gpt->gradients);
+    if (training)
+        gpt->gradients = memory_allocate(gpt->parameter_count, sizeof *gpt->gradients);
     return gpt;
 }
 
@@ -1006,7 +1287,8 @@ static const Tensor *tensor_of(const GPT *gpt, int kind, size_t layer) {
     return &gpt->table[row];
 }
 
-static const float *weight_of(const GPT *gpt, int kind, size_t layer) { /* NULL: not in this model */
+static const float *weight_of(const GPT *gpt, int kind,
+                              size_t layer) { /* NULL: not in this model */
     const Tensor *t = tensor_of(gpt, kind, layer);
     return t->count ? gpt->weights + t->offset : NULL;
 }
@@ -1017,9 +1299,9 @@ static float *gradient_of(GPT *gpt, int kind, size_t layer) {
 }
 
 /* --- Activations ------------------- [glossary: Activations (cached for the backward pass)] -
- * What the forward pass leaves behind.  The backward pass needs the input of every matrix product
- * and of every bend, so training keeps them for all layers; evaluation keeps one layer's and uses
- * it again for the next. */
+ * What the forward pass leaves behind.  The backward pass needs the input of every matrix
+ * product and of every bend, so training keeps them for all layers; evaluation keeps one
+ * layer's and uses it again for the next.  */
 typedef struct {
     size_t B, T;          /* the largest batch and length they hold; N = B*T below */
     bool training;        /* is there a backward pass? */
@@ -1088,7 +1370,8 @@ static size_t activations_table(Activations *a, const Config *config,
     return n;
 }
 
-/* Rows of logits to hold when nobody says: all of them up to 64 MB, else as many as 64 MB hold. */
+/* Rows of logits to hold when nobody says: all of them up to 64 MB, else as many as 64 MB hold.
+ * */
 static size_t head_rows_default(size_t N, size_t V) {
     size_t rows = ((size_t)64 << 20) / sizeof(float) / V;
     return rows < 1 ? 1 : rows > N ? N : rows;
@@ -1096,7 +1379,8 @@ static size_t head_rows_default(size_t N, size_t V) {
 
 /* Sizes only, for the budget: bytes that activations_create would allocate. */
 size_t activations_bytes(const Config *config, size_t B, size_t T, bool training) {
-    Activations a = {.B = B, .T = T, .training = training, .kept = training ? config->layers : 1};
+    Activations a = {
+        .B = B, .T = T, .training = training, .kept = training ? config->layers : 1};
     a.head_rows = head_rows_default(B * T, config->vocab);
     ActivationRow rows[ACTIVATION_ROWS];
     size_t floats = 0, n = activations_table(&a, config, rows);
@@ -1104,12 +1388,13 @@ size_t activations_bytes(const Config *config, size_t B, size_t T, bool training
     return floats * sizeof(float);
 }
 
-/* Room for batches of up to B sequences of up to T tokens.  head_rows: see the struct; 0 chooses.
- * The caller calls activations_destroy. */
+/* Room for batches of up to B sequences of up to T tokens.  head_rows: see the struct; 0
+ * chooses.  The caller calls activations_destroy.  */
 Activations *activations_create(const Config *config, size_t B, size_t T, bool training,
                                 size_t head_rows) {
     Activations *a = memory_allocate(1, sizeof *a);
-    *a = (Activations){.B = B, .T = T, .training = training, .kept = training ? config->layers : 1};
+    *a = (Activations){
+        .B = B, .T = T, .training = training, .kept = training ? config->layers : 1};
     a->head_rows = head_rows ? head_rows : head_rows_default(B * T, config->vocab);
     if (a->head_rows > B * T) a->head_rows = B * T;
     ActivationRow rows[ACTIVATION_ROWS];
@@ -1132,11 +1417,12 @@ void activations_destroy(Activations *a) {
 
 /* --- Compute budget ---------------- [glossary: Compute budget (FLOPs)] ---------------------
  * A weight of a matrix costs a multiplication and an addition forward and twice that backward:
- * 6 FLOPs a token (Kaplan et al. 2020, arXiv:2001.08361, section 2.1).  Every matrix counts: those
- * of the blocks, and the embedding once, where it is the output head.  Attention adds q.k and
- * P v over all T keys, 4 T C a layer forward, three times that in all.  Half of the keys lie in the
- * future and are never looked at; they are counted all the same, as the literature does (Chowdhery
- * et al. 2022, arXiv:2204.02311, appendix B), so that shares of the peak can be compared. */
+ * 6 FLOPs a token (Kaplan et al.  2020, arXiv:2001.08361, section 2.1).  Every matrix counts:
+ * those of the blocks, and the embedding once, where it is the output head.  Attention adds q.k
+ * and P v over all T keys, 4 T C a layer forward, three times that in all.  Half of the keys
+ * lie in the future and are never looked at; they are counted all the same, as the literature
+ * does (Chowdhery et al.  2022, arXiv:2204.02311, appendix B), so that shares of the peak can
+ * be compared.  */
 double flops_per_token(const Config *config, size_t T) {
     double L = (double)config->layers, C = (double)config->channels, V = (double)config->vocab;
     return 6.0 * (L * 12.0 * C * C + V * C) + 12.0 * L * (double)T * C;
@@ -1145,18 +1431,21 @@ double flops_per_token(const Config *config, size_t T) {
 /* =========================================================================================
  * 7. Forward and backward
  *
- * Two lists of kernel calls, the second one the mirror image of the first.  A model is embedding,
- * then block(0) ... block(L-1), then head, each callable alone: whoever wants to look inside, or to
- * run a part again, loops over blocks.  Indices: a(l) below is layer l's share of an activation.
+ * Two lists of kernel calls, the second one the mirror image of the first.  A model is
+ * embedding, then block(0) ... block(L-1), then head, each callable alone: whoever wants to
+ * look inside, or to run a part again, loops over blocks.  Indices: a(l) below is layer l's
+ * share of an activation.
  * ====================================================================================== */
 
 /* Where the layer's part of an activation begins, in numbers of layers. */
 static size_t layer_slot(const Activations *a, size_t l) { return a->training ? l : 0; }
 
 /* The dropout of one place of the model: site 0 is the embedding, 1, 2 and 3 + 3l are layer l's
- * attention weights and its two branches.  per_sequence is the tensor's number of elements for one
- * sequence: numbered so, a micro-batch draws the masks that its sequences have in the whole batch. */
-static Dropout dropout_site(const GPT *gpt, const Activations *a, size_t site, size_t per_sequence) {
+ * attention weights and its two branches.  per_sequence is the tensor's number of elements for
+ * one sequence: numbered so, a micro-batch draws the masks that its sequences have in the whole
+ * batch.  */
+static Dropout dropout_site(const GPT *gpt, const Activations *a, size_t site,
+                            size_t per_sequence) {
     float rate = a->dropout_key ? gpt->config.dropout : 0;
     return (Dropout){rate, random_bits(a->dropout_key, site), a->dropout_first * per_sequence};
 }
@@ -1172,7 +1461,8 @@ void gpt_embed(const GPT *gpt, Activations *a, const int32_t *inputs, size_t B, 
 /* Block l: x[l] -> x[l+1].   x += projection(attention(norm(x)));   x += MLP(norm(x)) */
 void gpt_block_forward(const GPT *gpt, Activations *a, size_t l, size_t B, size_t T) {
     size_t C = gpt->config.channels, H = gpt->config.heads, F = 4 * C, N = B * T;
-    size_t slot = layer_slot(a, l), all = a->B * a->T; /* rows that a layer's part has room for */
+    size_t slot = layer_slot(a, l),
+           all = a->B * a->T; /* rows that a layer's part has room for */
     float *x = a->x + slot * all * C, *x_next = a->training ? x + all * C : x;
     float *ln1 = a->ln1 + slot * all * C, *qkv = a->qkv + slot * all * 3 * C;
     float *attention = a->attention + slot * all * C, *lse = a->lse + slot * all * H;
@@ -1186,7 +1476,8 @@ void gpt_block_forward(const GPT *gpt, Activations *a, size_t l, size_t B, size_
                       weight_of(gpt, LN1_W, l), weight_of(gpt, LN1_B, l), N, C);
     matmul_forward(qkv, ln1, weight_of(gpt, QKV_W, l), weight_of(gpt, QKV_B, l), N, C, 3 * C);
     attention_forward(attention, lse, qkv, B, T, C, H, inside);
-    matmul_forward(a->branch, attention, weight_of(gpt, PROJ_W, l), weight_of(gpt, PROJ_B, l), N, C, C);
+    matmul_forward(a->branch, attention, weight_of(gpt, PROJ_W, l), weight_of(gpt, PROJ_B, l),
+                   N, C, C);
     if (after1.rate > 0) dropout_forward(a->branch, a->branch, N * C, after1);
     residual_forward(middle, x, a->branch, N * C);
 
@@ -1194,7 +1485,8 @@ void gpt_block_forward(const GPT *gpt, Activations *a, size_t l, size_t B, size_
                       weight_of(gpt, LN2_W, l), weight_of(gpt, LN2_B, l), N, C);
     matmul_forward(fc, ln2, weight_of(gpt, FC_W, l), weight_of(gpt, FC_B, l), N, C, F);
     gelu_forward(gelu, fc, N * F);
-    matmul_forward(a->branch, gelu, weight_of(gpt, OUT_W, l), weight_of(gpt, OUT_B, l), N, F, C);
+    matmul_forward(a->branch, gelu, weight_of(gpt, OUT_W, l), weight_of(gpt, OUT_B, l), N, F,
+                   C);
     if (after2.rate > 0) dropout_forward(a->branch, a->branch, N * C, after2);
     residual_forward(x_next, middle, a->branch, N * C);
 }
@@ -1216,7 +1508,8 @@ void gpt_logits(const GPT *gpt, const Activations *a, float *logits, size_t row,
 
 /* a->losses (B,T): the loss at every place.  Logits are made a piece at a time: all of them at
  * once are N x V numbers, at GPT-2's vocabulary more than everything else together. */
-void gpt_head_forward(const GPT *gpt, Activations *a, const int32_t *targets, size_t B, size_t T) {
+void gpt_head_forward(const GPT *gpt, Activations *a, const int32_t *targets, size_t B,
+                      size_t T) {
     size_t N = B * T, V = gpt->config.vocab;
     for (size_t n = 0; n < N; n += a->head_rows) {
         size_t rows = N - n < a->head_rows ? N - n : a->head_rows;
@@ -1225,9 +1518,9 @@ void gpt_head_forward(const GPT *gpt, Activations *a, const int32_t *targets, si
     }
 }
 
-/* The forward pass.  inputs, targets (B,T); B and T at most those of `a`.  Without targets it stops at
- * the last hidden state.  dropout_key 0 switches dropout off; `first` is the number of this
- * micro-batch's first sequence within its batch. */
+/* The forward pass.  inputs, targets (B,T); B and T at most those of `a`.  Without targets it
+ * stops at the last hidden state.  dropout_key 0 switches dropout off; `first` is the number of
+ * this micro-batch's first sequence within its batch.  */
 void gpt_forward(const GPT *gpt, Activations *a, const int32_t *inputs, const int32_t *targets,
                  size_t B, size_t T, uint64_t dropout_key, size_t first) {
     assert(B * T <= a->B * a->T && T <= gpt->config.context);
@@ -1239,51 +1532,55 @@ void gpt_forward(const GPT *gpt, Activations *a, const int32_t *inputs, const in
     if (targets) gpt_head_forward(gpt, a, targets, B, T);
 }
 
-/* Block l backward: a->dx holds the gradient of x[l+1] and becomes that of x[l].  Read it beside
- * gpt_block_forward, from the bottom up. */
+/* Block l backward: a->dx holds the gradient of x[l+1] and becomes that of x[l].  Read it
+ * beside gpt_block_forward, from the bottom up.  */
 void gpt_block_backward(GPT *gpt, Activations *a, size_t l, size_t B, size_t T) {
     size_t C = gpt->config.channels, H = gpt->config.heads, F = 4 * C, N = B * T;
     size_t all = a->B * a->T;
     const float *x = a->x + l * all * C, *ln1 = a->ln1 + l * all * C;
     const float *qkv = a->qkv + l * all * 3 * C, *attention = a->attention + l * all * C;
     const float *lse = a->lse + l * all * H, *middle = a->middle + l * all * C;
-    const float *ln2 = a->ln2 + l * all * C, *fc = a->fc + l * all * F, *gelu = a->gelu + l * all * F;
+    const float *ln2 = a->ln2 + l * all * C, *fc = a->fc + l * all * F,
+                *gelu = a->gelu + l * all * F;
     Dropout inside = dropout_site(gpt, a, 1 + 3 * l, H * T * T);
     Dropout after1 = dropout_site(gpt, a, 2 + 3 * l, T * C);
     Dropout after2 = dropout_site(gpt, a, 3 + 3 * l, T * C);
 
     residual_backward(a->dx, a->dbranch, a->dx, N * C);
     if (after2.rate > 0) dropout_backward(a->dbranch, a->dbranch, N * C, after2);
-    matmul_backward(a->dwide, gradient_of(gpt, OUT_W, l), gradient_of(gpt, OUT_B, l), a->dbranch,
-                    gelu, weight_of(gpt, OUT_W, l), N, F, C);
+    matmul_backward(a->dwide, gradient_of(gpt, OUT_W, l), gradient_of(gpt, OUT_B, l),
+                    a->dbranch, gelu, weight_of(gpt, OUT_W, l), N, F, C);
     gelu_backward(a->dwide, a->dwide, fc, N * F);
-    matmul_backward(a->dnorm, gradient_of(gpt, FC_W, l), gradient_of(gpt, FC_B, l), a->dwide, ln2,
-                    weight_of(gpt, FC_W, l), N, C, F);
+    matmul_backward(a->dnorm, gradient_of(gpt, FC_W, l), gradient_of(gpt, FC_B, l), a->dwide,
+                    ln2, weight_of(gpt, FC_W, l), N, C, F);
     layernorm_backward(a->dx, gradient_of(gpt, LN2_W, l), gradient_of(gpt, LN2_B, l), a->dnorm,
                        a->ln2_mean + l * all, a->ln2_rstd + l * all, middle,
                        weight_of(gpt, LN2_W, l), N, C);
 
     residual_backward(a->dx, a->dbranch, a->dx, N * C);
     if (after1.rate > 0) dropout_backward(a->dbranch, a->dbranch, N * C, after1);
-    matmul_backward(a->dnorm, gradient_of(gpt, PROJ_W, l), gradient_of(gpt, PROJ_B, l), a->dbranch,
-                    attention, weight_of(gpt, PROJ_W, l), N, C, C);
+    matmul_backward(a->dnorm, gradient_of(gpt, PROJ_W, l), gradient_of(gpt, PROJ_B, l),
+                    a->dbranch, attention, weight_of(gpt, PROJ_W, l), N, C, C);
     attention_backward(a->dwide, a->dnorm, attention, lse, qkv, B, T, C, H, inside);
-    matmul_backward(a->dnorm, gradient_of(gpt, QKV_W, l), gradient_of(gpt, QKV_B, l), a->dwide, ln1,
-                    weight_of(gpt, QKV_W, l), N, C, 3 * C);
+    matmul_backward(a->dnorm, gradient_of(gpt, QKV_W, l), gradient_of(gpt, QKV_B, l), a->dwide,
+                    ln1, weight_of(gpt, QKV_W, l), N, C, 3 * C);
     layernorm_backward(a->dx, gradient_of(gpt, LN1_W, l), gradient_of(gpt, LN1_B, l), a->dnorm,
-                       a->ln1_mean + l * all, a->ln1_rstd + l * all, x, weight_of(gpt, LN1_W, l), N, C);
+                       a->ln1_mean + l * all, a->ln1_rstd + l * all, x,
+                       weight_of(gpt, LN1_W, l), N, C);
 }
 
 void gpt_embed_backward(GPT *gpt, Activations *a, const int32_t *inputs, size_t B, size_t T) {
     size_t C = gpt->config.channels;
     Dropout dropout = dropout_site(gpt, a, 0, T * C);
     if (dropout.rate > 0) dropout_backward(a->dx, a->dx, B * T * C, dropout);
-    embedding_backward(gradient_of(gpt, WTE, 0), gradient_of(gpt, WPE, 0), a->dx, inputs, B, T, C);
+    embedding_backward(gradient_of(gpt, WTE, 0), gradient_of(gpt, WPE, 0), a->dx, inputs, B, T,
+                       C);
 }
 
-/* Backward from dhidden (B,T,C), the gradient of the last hidden state; it may be a->dnorm.  The entry
- * for a head that is not the vocabulary's, such as a reward or value model.  All entries come
- * after a gpt_forward with the same inputs, B and T, and add to gpt->gradients. */
+/* Backward from dhidden (B,T,C), the gradient of the last hidden state; it may be a->dnorm.
+ * The entry for a head that is not the vocabulary's, such as a reward or value model.  All
+ * entries come after a gpt_forward with the same inputs, B and T, and add to gpt->gradients.
+ * */
 void gpt_backward_hidden(GPT *gpt, Activations *a, const int32_t *inputs, const float *dhidden,
                          size_t B, size_t T) {
     size_t C = gpt->config.channels, N = B * T, L = gpt->config.layers;
@@ -1300,20 +1597,24 @@ void gpt_backward_hidden(GPT *gpt, Activations *a, const int32_t *inputs, const 
 void gpt_backward_logits(GPT *gpt, Activations *a, const int32_t *inputs, const float *dlogits,
                          size_t B, size_t T) {
     unembedding_backward(a->dnorm, gradient_of(gpt, WTE, 0), dlogits, a->hidden,
-                         weight_of(gpt, WTE, 0), B * T, gpt->config.channels, gpt->config.vocab);
+                         weight_of(gpt, WTE, 0), B * T, gpt->config.channels,
+                         gpt->config.vocab);
     gpt_backward_hidden(gpt, a, inputs, a->dnorm, B, T);
 }
 
 /* Backward from dlosses (B,T), the gradient of whatever is minimised with respect to each
- * a->losses[b,t]: for the mean over n tokens, 1/n everywhere.  Masked prompts, preferences and rewards
- * are other weights in the same place.  Uses up a->logits: one backward for one forward. */
+ * a->losses[b,t]: for the mean over n tokens, 1/n everywhere.  Masked prompts, preferences and
+ * rewards are other weights in the same place.  Uses up a->logits: one backward for one
+ * forward.  */
 void gpt_backward(GPT *gpt, Activations *a, const int32_t *inputs, const int32_t *targets,
                   const float *dlosses, size_t B, size_t T) {
     size_t N = B * T, C = gpt->config.channels, V = gpt->config.vocab;
     for (size_t n = 0; n < N; n += a->head_rows) {
         size_t rows = N - n < a->head_rows ? N - n : a->head_rows;
-        if (a->head_rows < N) gpt_logits(gpt, a, a->logits, n, rows); /* they were overwritten */
-        cross_entropy_backward(a->logits, dlosses + n, a->head_lse + n, a->logits, targets + n, rows, V);
+        if (a->head_rows < N)
+            gpt_logits(gpt, a, a->logits, n, rows); /* they were overwritten */
+        cross_entropy_backward(a->logits, dlosses + n, a->head_lse + n, a->logits, targets + n,
+                               rows, V);
         unembedding_backward(a->dnorm + n * C, gradient_of(gpt, WTE, 0), a->logits,
                              a->hidden + n * C, weight_of(gpt, WTE, 0), rows, C, V);
     }
@@ -1325,11 +1626,12 @@ void gpt_backward(GPT *gpt, Activations *a, const int32_t *inputs, const int32_t
  * ====================================================================================== */
 
 /* --- Learning-rate schedule ------ [glossary: Learning rate schedule, Warmup, Cosine decay] --
- * Warmup: Adam's first steps rest on moments of one or two gradients, and have nearly full length
- * whatever the gradient; a small rate keeps them short.  After it, with p from 0 to 1:
+ * Warmup: Adam's first steps rest on moments of one or two gradients, and have nearly full
+ * length whatever the gradient; a small rate keeps them short.  After it, with p from 0 to 1:
  *   constant   lr
  *   linear     lr + (min_lr - lr) p
- *   cosine     min_lr + (lr - min_lr) (1 + cos(pi p))/2     (Loshchilov, Hutter 2016, arXiv:1608.03983)
+ *   cosine     min_lr + (lr - min_lr) (1 + cos(pi p))/2
+ *              (Loshchilov and Hutter 2016, arXiv:1608.03983, eq. 5)
  *   trapezoid  lr, then over the last `cooldown` steps linearly to min_lr (warmup-stable-decay:
  *              Hu et al. 2024, arXiv:2404.06395); the end can be chosen late */
 enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_TRAPEZOID };
@@ -1351,14 +1653,15 @@ float learning_rate(const Schedule *s, uint64_t step) {
     if (step < start) return s->lr;
     double p = (double)(step - start) / (double)(s->steps - start);
     if (s->kind == SCHEDULE_COSINE)
-        return (float)(s->min_lr + (s->lr - s->min_lr) * 0.5 * (1.0 + cos(3.141592653589793 * p)));
+        return (float)(s->min_lr +
+                       (s->lr - s->min_lr) * 0.5 * (1.0 + cos(3.141592653589793 * p)));
     return (float)(s->lr + (s->min_lr - s->lr) * p);
 }
 
 /* --- Gradient norm and clipping ----- [glossary: Gradient norm, Gradient clipping] -----------
- * The length of the gradient of all parameters as one vector: sqrt(sum of g^2).  If it is over the
- * limit, the whole gradient is scaled down to it: the direction stays (Pascanu, Mikolov, Bengio
- * 2012, arXiv:1211.5063, algorithm 1).  Summed in double, in pieces of fixed size. */
+ * The length of the gradient of all parameters as one vector: sqrt(sum of g^2).  If it is over
+ * the limit, the whole gradient is scaled down to it: the direction stays (Pascanu, Mikolov,
+ * Bengio 2012, arXiv:1211.5063, algorithm 1).  Summed in double, in pieces of fixed size.  */
 double gradient_norm(const float *gradient, size_t N) {
     enum { PIECES = 64 };
     double sums[PIECES] = {0}, total = 0;
@@ -1368,7 +1671,8 @@ double gradient_norm(const float *gradient, size_t N) {
         double lane[LANES] = {0};
         size_t i = start;
         for (; i + LANES <= end; i += LANES)
-            for (int j = 0; j < LANES; j++) lane[j] += (double)gradient[i + j] * gradient[i + j];
+            for (int j = 0; j < LANES; j++)
+                lane[j] += (double)gradient[i + j] * gradient[i + j];
         for (int j = 0; i < end; i++, j++) lane[j] += (double)gradient[i] * gradient[i];
         for (int j = 0; j < LANES; j++) sums[piece] += lane[j];
     }
@@ -1377,16 +1681,18 @@ double gradient_norm(const float *gradient, size_t N) {
 }
 
 /* --- AdamW -----------------------------------------------------------------------------------
- * Each weight gets a step of its own: the mean of its recent gradients, divided by their typical
- * size (Kingma and Ba 2014, arXiv:1412.6980, algorithm 1), and decays by itself, not through the
- * gradient, where the division would undo the decay (Loshchilov and Hutter 2017, arXiv:1711.05101,
- * algorithm 2, in PyTorch's form: the decay is multiplied by the learning rate).
+ * Each weight gets a step of its own: the mean of its recent gradients, divided by their
+ * typical size (Kingma and Ba 2014, arXiv:1412.6980, algorithm 1), and decays by itself, not
+ * through the gradient, where the division would undo the decay (Loshchilov and Hutter 2017,
+ * arXiv:1711.05101, algorithm 2, in PyTorch's form: the decay is multiplied by the learning
+ * rate).
  *   m = beta1 m + (1 - beta1) g         v = beta2 v + (1 - beta2) g^2
  *   w -= lr (weight_decay w + (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps))
- * m and v start at 0, so they are too small at first; the divisors 1 - beta^step undo just that.
- * w, m, v, gradient (N); gradient_scale multiplies the gradient first (clipping); step counts from
+ * m and v start at 0, so they are too small at first; the divisors 1 - beta^step undo just
+ * that.  w, m, v, gradient (N); gradient_scale multiplies the gradient first (clipping); step
+ * counts from
  * 1.  Cost: 4 numbers read and 3 written for each weight: memory bandwidth, not arithmetic.
- * Pitfall: eps stands outside the root, and the bias corrections inside the ratio. */
+ * Pitfall: eps stands outside the root, and the bias corrections inside the ratio.  */
 void adamw_update(float *w, float *m, float *v, const float *gradient, size_t N, float lr,
                   float beta1, float beta2, float eps, float weight_decay, float gradient_scale,
                   uint64_t step) {
@@ -1425,7 +1731,7 @@ void optimizer_destroy(Optimizer *optimizer) {
     free(optimizer);
 }
 
-/* One update from the accumulated gradients, which are cleared.         [glossary: Iteration / step]
+/* One update from the accumulated gradients, which are cleared.   [glossary: Iteration / step]
  * Returns their norm before clipping.  If that is not finite, nothing is updated. */
 double optimizer_step(GPT *gpt, Optimizer *optimizer, const OptimizerOptions *o, float lr) {
     double norm = gradient_norm(gpt->gradients, gpt->parameter_count);
@@ -1434,9 +1740,10 @@ double optimizer_step(GPT *gpt, Optimizer *optimizer, const OptimizerOptions *o,
     optimizer->step++;
     for (size_t i = 0; i < gpt->tensor_count; i++) {
         const Tensor *t = &gpt->table[i];
-        adamw_update(gpt->weights + t->offset, optimizer->m + t->offset, optimizer->v + t->offset,
-                     gpt->gradients + t->offset, t->count, lr, o->beta1, o->beta2, o->eps,
-                     t->decay ? o->weight_decay : 0.0f, scale, optimizer->step);
+        adamw_update(gpt->weights + t->offset, optimizer->m + t->offset,
+                     optimizer->v + t->offset, gpt->gradients + t->offset, t->count, lr,
+                     o->beta1, o->beta2, o->eps, t->decay ? o->weight_decay : 0.0f, scale,
+                     optimizer->step);
     }
     memset(gpt->gradients, 0, gpt->parameter_count * sizeof *gpt->gradients);
     return norm;
@@ -1445,13 +1752,15 @@ double optimizer_step(GPT *gpt, Optimizer *optimizer, const OptimizerOptions *o,
 /* =========================================================================================
  * 9. Checkpoints                                                     [glossary: Checkpoint]
  *
- * A model on disk is a folder as Hugging Face writes it for GPT-2: model.safetensors, config.json and
- * the tokenizer's vocab.json and merges.txt.  So what was trained here opens there.
+ * A model on disk is a folder as Hugging Face writes it for GPT-2: model.safetensors,
+ * config.json and the tokenizer's vocab.json and merges.txt.  So what was trained here opens
+ * there.
  *
  * A safetensors file is: 8 bytes, the length n of the header, little-endian; n bytes of JSON,
- * {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [from, to]}, ...}, offsets counted from
- * the end of the header; then the numbers themselves.  A file is mapped, not read, and everything
- * that its header says is checked against the size of the file before it is believed.
+ * {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [from, to]}, ...}, offsets counted
+ * from the end of the header; then the numbers themselves.  A file is mapped, not read, and
+ * everything that its header says is checked against the size of the file before it is
+ * believed.
  * ====================================================================================== */
 
 typedef struct {
@@ -1486,7 +1795,8 @@ static void safetensors_entry(SafeTensors *file, Json *j, const char *name, size
         if (!strcmp(key, "dtype")) json_string(j, t.dtype, sizeof t.dtype);
         else if (!strcmp(key, "shape"))
             for (json_enter(j, '['); json_more(j, ']');) {
-                if (t.rank == 8) die("%s: tensor %s has more than 8 dimensions", file->path, name);
+                if (t.rank == 8)
+                    die("%s: tensor %s has more than 8 dimensions", file->path, name);
                 t.shape[t.rank++] = json_size(j);
             }
         else if (!strcmp(key, "data_offsets"))
@@ -1504,12 +1814,15 @@ static void safetensors_entry(SafeTensors *file, Json *j, const char *name, size
         bytes *= t.shape[d];
     }
     if (n != 2 || limits[0] > limits[1] || limits[1] > space || limits[1] - limits[0] != bytes)
-        die("%s: tensor %s: its offsets do not fit its shape and the file: the file is damaged or "
-            "not complete", file->path, name);
+        die("%s: tensor %s: its offsets do not fit its shape and the file: the file is damaged "
+            "or "
+            "not complete",
+            file->path, name);
     t.start = data_start + limits[0];
     t.bytes = bytes;
     for (size_t i = 0; i < file->count; i++)
-        if (!strcmp(file->tensors[i].name, t.name)) die("%s: tensor %s stands there twice", file->path, name);
+        if (!strcmp(file->tensors[i].name, t.name))
+            die("%s: tensor %s stands there twice", file->path, name);
     file->tensors = memory_resize(file->tensors, file->count + 1, sizeof t);
     file->tensors[file->count++] = t;
 }
@@ -1520,7 +1833,8 @@ SafeTensors *safetensors_open(const char *path) {
     file->path = text_format("%s", path);
     struct stat status;
     int descriptor = open(path, O_RDONLY);
-    if (descriptor < 0 || fstat(descriptor, &status) != 0) die("%s: cannot open: %s", path, strerror(errno));
+    if (descriptor < 0 || fstat(descriptor, &status) != 0)
+        die("%s: cannot open: %s", path, strerror(errno));
     if (!S_ISREG(status.st_mode)) die("%s: is not a file", path);
     file->size = (size_t)status.st_size;
     if (file->size < 8) die("%s: has %zu bytes: not a safetensors file", path, file->size);
@@ -1530,8 +1844,10 @@ SafeTensors *safetensors_open(const char *path) {
     uint64_t header = 0;
     for (int i = 7; i >= 0; i--) header = header << 8 | file->data[i];
     if (header > file->size - 8)
-        die("%s: its header should have %llu bytes, the file has %zu: damaged, not complete, or not a "
-            "safetensors file", path, (unsigned long long)header, file->size);
+        die("%s: its header should have %llu bytes, the file has %zu: damaged, not complete, "
+            "or not a "
+            "safetensors file",
+            path, (unsigned long long)header, file->size);
     Json j = {file->data, 8 + (size_t)header, 8, path, true};
     char name[128];
     json_enter(&j, '{');
@@ -1539,6 +1855,7 @@ SafeTensors *safetensors_open(const char *path) {
         if (!strcmp(name, "__metadata__")) json_skip(&j);
         else safetensors_entry(file, &j, name, 8 + (size_t)header);
     }
+    json_end(&j);
     return file;
 }
 
@@ -1555,8 +1872,8 @@ static const SafeTensor *safetensors_row(const SafeTensors *file, const char *na
     return NULL;
 }
 
-/* The numbers of a tensor, which belong to the file and may lie at any address; NULL if there is none of
- * that name.  A dtype other than the wanted one (NULL: any) ends the program. */
+/* The numbers of a tensor, which belong to the file and may lie at any address; NULL if there
+ * is none of that name.  A dtype other than the wanted one (NULL: any) ends the program.  */
 const void *safetensors_find(const SafeTensors *file, const char *name, const char *dtype,
                              size_t *count, size_t shape[8], size_t *rank) {
     const SafeTensor *t = safetensors_row(file, name);
@@ -1569,8 +1886,8 @@ const void *safetensors_find(const SafeTensors *file, const char *name, const ch
     return file->data + t->start;
 }
 
-/* A model without biases is written with biases of 0: the same function, and every reader of GPT-2
- * models has all that it looks for. */
+/* A model without biases is written with biases of 0: the same function, and every reader of
+ * GPT-2 models has all that it looks for.  */
 static void weights_write(const GPT *gpt, const char *path) {
     Config full = gpt->config;
     full.bias = true;
@@ -1581,14 +1898,17 @@ static void weights_write(const GPT *gpt, const char *path) {
     for (size_t i = 0; i < all.tensor_count; i++) {
         const Tensor *t = &all.table[i];
         char *second = t->rank == 2 ? text_format(", %zu", t->shape[1]) : text_format("%s", "");
-        char *longer = text_format("%s, \"%s\": {\"dtype\": \"F32\", \"shape\": [%zu%s], "
-                                   "\"data_offsets\": [%zu, %zu]}", header, t->name, t->shape[0], second,
-                                   t->offset * sizeof(float), (t->offset + t->count) * sizeof(float));
+        char *longer =
+            text_format("%s, \"%s\": {\"dtype\": \"F32\", \"shape\": [%zu%s], "
+                        "\"data_offsets\": [%zu, %zu]}",
+                        header, t->name, t->shape[0], second, t->offset * sizeof(float),
+                        (t->offset + t->count) * sizeof(float));
         free(second);
         free(header);
         header = longer;
     }
-    size_t length = strlen(header) + 1, padded = (length + 7) / 8 * 8; /* the numbers start at 8 n */
+    size_t length = strlen(header) + 1,
+           padded = (length + 7) / 8 * 8; /* the numbers start at 8 n */
     FileWriter file = file_create(path);
     unsigned char size[8];
     for (int i = 0; i < 8; i++) size[i] = (unsigned char)((uint64_t)padded >> 8 * i);
@@ -1598,7 +1918,8 @@ static void weights_write(const GPT *gpt, const char *path) {
     for (size_t i = 0; i < all.tensor_count; i++) {
         const Tensor *t = &gpt->table[i];
         float *zeros = t->count ? NULL : memory_allocate(all.table[i].count, sizeof *zeros);
-        file_write(&file, zeros ? zeros : gpt->weights + t->offset, all.table[i].count * sizeof(float));
+        file_write(&file, zeros ? zeros : gpt->weights + t->offset,
+                   all.table[i].count * sizeof(float));
         free(zeros);
     }
     file_commit(&file);
@@ -1609,7 +1930,8 @@ static void weights_write(const GPT *gpt, const char *path) {
 static void config_write(const Config *config, const char *path) {
     char *text = text_format(
         "{\n  \"architectures\": [\"GPT2LMHeadModel\"],\n  \"model_type\": \"gpt2\",\n"
-        "  \"vocab_size\": %zu,\n  \"n_positions\": %zu,\n  \"n_ctx\": %zu,\n  \"n_embd\": %zu,\n"
+        "  \"vocab_size\": %zu,\n  \"n_positions\": %zu,\n  \"n_ctx\": %zu,\n  \"n_embd\": "
+        "%zu,\n"
         "  \"n_layer\": %zu,\n  \"n_head\": %zu,\n  \"n_inner\": null,\n"
         "  \"activation_function\": \"gelu_new\",\n  \"layer_norm_epsilon\": 1e-05,\n"
         "  \"initializer_range\": 0.02,\n  \"embd_pdrop\": %.9g,\n  \"attn_pdrop\": %.9g,\n"
@@ -1625,28 +1947,28 @@ static void config_write(const Config *config, const char *path) {
 
 /* NULL if a model can have this shape, else what is wrong, in memory that the caller frees. */
 char *config_problem(const Config *c) {
-    static const size_t LIMIT = (size_t)1 << 24;
-    const struct { const char *name; size_t value; } sizes[] = {{"layers", c->layers},
-        {"heads", c->heads}, {"channels", c->channels}, {"context", c->context}, {"vocab", c->vocab}};
-    for (size_t i = 0; i < 5; i++)
-        if (sizes[i].value < 1 || sizes[i].value > LIMIT)
-            return text_format("%s is %zu, it must be from 1 to %zu", sizes[i].name, sizes[i].value, LIMIT);
+    const struct { const char *name; size_t value, limit; } sizes[] = {
+        {"layers", c->layers, 1000}, {"heads", c->heads, 1000}, {"channels", c->channels, 1 << 16},
+        {"context", c->context, 1 << 20}, {"vocab", c->vocab, 1 << 24}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        if (sizes[i].value < 1 || sizes[i].value > sizes[i].limit)
+            return text_format("%s is %zu, it must be from 1 to %zu", sizes[i].name,
+                               sizes[i].value, sizes[i].limit);
     if (c->channels % c->heads)
-        return text_format("channels (%zu) must be a multiple of heads (%zu): each head gets the same number",
-                           c->channels, c->heads);
-    double parameters = (double)c->layers * 12 * (double)c->channels * (double)c->channels +
-                        ((double)c->vocab + (double)c->context) * (double)c->channels;
-    if (parameters > 1e12) return text_format("this model would have %.3g parameters", parameters);
+        return text_format("channels (%zu) must be a multiple of heads (%zu)", c->channels, c->heads);
     if (!(c->dropout >= 0 && c->dropout < 1))
-        return text_format("dropout is %g, it must be from 0 to below 1", c->dropout);
+        return text_format("dropout is %g, it must be from 0 to below 1", (double)c->dropout);
     return NULL;
 }
 
+/* Reads a config.json.  What would make the model compute something else than this file does is
+ * refused; what does not matter here is passed over. */
 static Config config_read(const char *path) {
     Config c = {.bias = true};
     Bytes text = file_read(path);
     Json j = {text.data, text.size, 0, path, true};
     char key[64], value[64];
+    size_t inner = 0;
     json_enter(&j, '{');
     while (json_key(&j, key, sizeof key)) {
         if (!strcmp(key, "n_layer")) c.layers = json_size(&j);
@@ -1656,16 +1978,23 @@ static Config config_read(const char *path) {
         else if (!strcmp(key, "vocab_size")) c.vocab = json_size(&j);
         else if (!strcmp(key, "resid_pdrop")) c.dropout = (float)json_number(&j);
         else if (!strcmp(key, "bias")) c.bias = json_boolean(&j);
-        else if (!strcmp(key, "n_inner") && !json_word(&j, "null")) {
-            if (json_size(&j) != 4 * c.channels) die("%s: n_inner is not 4 n_embd", path);
+        else if (!strcmp(key, "n_inner")) inner = json_word(&j, "null") ? 0 : json_size(&j);
+        else if (!strcmp(key, "tie_word_embeddings") || !strcmp(key, "scale_attn_weights")) {
+            if (!json_boolean(&j)) die("%s: %s must be true here", path, key);
+        } else if (!strcmp(key, "scale_attn_by_inverse_layer_idx")) {
+            if (json_boolean(&j)) die("%s: %s must be false here", path, key);
+        } else if (!strcmp(key, "layer_norm_epsilon")) {
+            if (fabs(json_number(&j) - LAYERNORM_EPS) > 1e-9) die("%s: %s must be 1e-5 here", path, key);
         } else if (!strcmp(key, "activation_function")) {
             json_string(&j, value, sizeof value);
             if (strcmp(value, "gelu_new") && strcmp(value, "gelu_pytorch_tanh"))
                 die("%s: activation_function is \"%s\", only gelu_new is known here", path, value);
-        } else if (strcmp(key, "n_inner")) json_skip(&j);
+        } else json_skip(&j);
     }
+    json_end(&j);
     char *problem = config_problem(&c);
     if (problem) die("%s: %s", path, problem);
+    if (inner && inner != 4 * c.channels) die("%s: n_inner must be 4 n_embd here", path);
     free(text.data);
     return c;
 }
@@ -1676,7 +2005,8 @@ GPT *model_read(const char *folder, bool training) {
     char *weights_path = text_format("%s/model.safetensors", folder);
     Config config = config_read(config_path);
     SafeTensors *file = safetensors_open(weights_path);
-    if (config_parameters(&config) > file->size / sizeof(float) + 1) /* before a byte is allocated */
+    if (config_parameters(&config) >
+        file->size / sizeof(float) + 1) /* before a byte is allocated */
         die("%s: holds fewer numbers than the model of %s has", weights_path, config_path);
     GPT *gpt = gpt_create(&config, training);
     for (size_t i = 0; i < gpt->tensor_count; i++) {
@@ -1687,26 +2017,31 @@ GPT *model_read(const char *folder, bool training) {
         const char *name = safetensors_row(file, t->name) ? t->name : bare;
         const void *numbers = safetensors_find(file, name, "F32", &count, shape, &rank);
         if (!numbers) die("%s: tensor %s is missing", weights_path, t->name);
-        if (rank != t->rank || shape[0] != t->shape[0] || (rank == 2 && shape[1] != t->shape[1]))
-            die("%s: tensor %s has not the shape that %s asks for", weights_path, name, config_path);
+        if (rank != t->rank || shape[0] != t->shape[0] ||
+            (rank == 2 && shape[1] != t->shape[1]))
+            die("%s: tensor %s has not the shape that %s asks for", weights_path, name,
+                config_path);
         memcpy(gpt->weights + t->offset, numbers, count * sizeof(float));
     }
     for (size_t i = 0; i < gpt->parameter_count; i++)
-        if (!isfinite(gpt->weights[i])) die("%s: holds a number that is not finite", weights_path);
+        if (!isfinite(gpt->weights[i]))
+            die("%s: holds a number that is not finite", weights_path);
     safetensors_close(file);
     free(config_path);
     free(weights_path);
     return gpt;
 }
 
-/* Writes the model and its tokenizer into a folder, each file whole or not at all. */
+/* Writes the model and its tokenizer into a folder: all four files, or none. */
 void model_write(const GPT *gpt, const Tokenizer *tokenizer, const char *folder) {
     folder_create(folder);
     char *config_path = text_format("%s/config.json", folder);
     char *weights_path = text_format("%s/model.safetensors", folder);
+    files_hold();
     tokenizer_save(tokenizer, folder);
     config_write(&gpt->config, config_path);
     weights_write(gpt, weights_path);
+    files_release();
     free(config_path);
     free(weights_path);
 }
@@ -1714,9 +2049,9 @@ void model_write(const GPT *gpt, const Tokenizer *tokenizer, const char *folder)
 /* =========================================================================================
  * 10. Inference                                                       [glossary: Inference]
  *
- * Writing is a loop: logits for the last token, draw one from them, append it.  A token's keys and
- * values depend on the tokens before it only, so they are computed once and kept: the KV cache.
- * There are no gradients, no moments, and activations for a few tokens only.
+ * Writing is a loop: logits for the last token, draw one from them, append it.  A token's keys
+ * and values depend on the tokens before it only, so they are computed once and kept: the KV
+ * cache.  There are no gradients, no moments, and activations for a few tokens only.
  * ====================================================================================== */
 
 enum { DECODE_ROWS = 64 }; /* tokens of a prompt that go through the model together */
@@ -1739,12 +2074,18 @@ Cache *cache_create(const Config *config) { /* the caller calls cache_destroy */
     size_t C = config->channels, stored = config->layers * config->context * C;
     Cache *cache = memory_allocate(1, sizeof *cache);
     float *next = cache->arena = memory_allocate(cache_floats(config), sizeof(float));
-    struct { float **place; size_t count; } parts[] = {
-        {&cache->keys, stored}, {&cache->values, stored},
-        {&cache->x, DECODE_ROWS * C}, {&cache->norm, DECODE_ROWS * C},
-        {&cache->attention, DECODE_ROWS * C}, {&cache->branch, DECODE_ROWS * C},
-        {&cache->qkv, DECODE_ROWS * 3 * C}, {&cache->wide, DECODE_ROWS * 4 * C},
-        {&cache->gelu, DECODE_ROWS * 4 * C}, {&cache->mean, DECODE_ROWS}, {&cache->rstd, DECODE_ROWS}};
+    struct { float **place; size_t count;
+    } parts[] = {{&cache->keys, stored},
+                 {&cache->values, stored},
+                 {&cache->x, DECODE_ROWS * C},
+                 {&cache->norm, DECODE_ROWS * C},
+                 {&cache->attention, DECODE_ROWS * C},
+                 {&cache->branch, DECODE_ROWS * C},
+                 {&cache->qkv, DECODE_ROWS * 3 * C},
+                 {&cache->wide, DECODE_ROWS * 4 * C},
+                 {&cache->gelu, DECODE_ROWS * 4 * C},
+                 {&cache->mean, DECODE_ROWS},
+                 {&cache->rstd, DECODE_ROWS}};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         *parts[i].place = next;
         next += parts[i].count;
@@ -1758,8 +2099,8 @@ void cache_destroy(Cache *cache) {
     free(cache);
 }
 
-/* The block of section 7 for `rows` new tokens: their keys and values go to the cache, and their
- * queries meet all that the cache holds. */
+/* The block of section 7 for `rows` new tokens: their keys and values go to the cache, and
+ * their queries meet all that the cache holds.  */
 static void decode_block(const GPT *gpt, Cache *cache, size_t l, size_t rows) {
     size_t C = gpt->config.channels, H = gpt->config.heads, D = C / H, F = 4 * C;
     float *keys = cache->keys + l * gpt->config.context * C;
@@ -1767,32 +2108,40 @@ static void decode_block(const GPT *gpt, Cache *cache, size_t l, size_t rows) {
 
     layernorm_forward(cache->norm, cache->mean, cache->rstd, cache->x, weight_of(gpt, LN1_W, l),
                       weight_of(gpt, LN1_B, l), rows, C);
-    matmul_forward(cache->qkv, cache->norm, weight_of(gpt, QKV_W, l), weight_of(gpt, QKV_B, l), rows, C, 3 * C);
+    matmul_forward(cache->qkv, cache->norm, weight_of(gpt, QKV_W, l), weight_of(gpt, QKV_B, l),
+                   rows, C, 3 * C);
     for (size_t r = 0; r < rows; r++) {
         memcpy(keys + (cache->length + r) * C, cache->qkv + r * 3 * C + C, C * sizeof *keys);
-        memcpy(values + (cache->length + r) * C, cache->qkv + r * 3 * C + 2 * C, C * sizeof *values);
+        memcpy(values + (cache->length + r) * C, cache->qkv + r * 3 * C + 2 * C,
+               C * sizeof *values);
     }
     #pragma omp parallel for
     for (size_t rh = 0; rh < rows * H; rh++) {
         size_t r = rh / H, h = rh % H;
-        attention_row(cache->attention + r * C + h * D, cache->qkv + r * 3 * C + h * D, keys + h * D,
-                      values + h * D, C, cache->length + r + 1, D, (Dropout){0});
+        float lse; /* only the backward pass needs it */
+        attention_queries(cache->attention + r * C + h * D, C, &lse,
+                          cache->qkv + r * 3 * C + h * D, 3 * C, keys + h * D, values + h * D,
+                          C, cache->length + r, 1, 0, D, (Dropout){0});
     }
-    matmul_forward(cache->branch, cache->attention, weight_of(gpt, PROJ_W, l), weight_of(gpt, PROJ_B, l),
-                   rows, C, C);
+    matmul_forward(cache->branch, cache->attention, weight_of(gpt, PROJ_W, l),
+                   weight_of(gpt, PROJ_B, l), rows, C, C);
     residual_forward(cache->x, cache->x, cache->branch, rows * C);
 
     layernorm_forward(cache->norm, cache->mean, cache->rstd, cache->x, weight_of(gpt, LN2_W, l),
                       weight_of(gpt, LN2_B, l), rows, C);
-    matmul_forward(cache->wide, cache->norm, weight_of(gpt, FC_W, l), weight_of(gpt, FC_B, l), rows, C, F);
+    matmul_forward(cache->wide, cache->norm, weight_of(gpt, FC_W, l), weight_of(gpt, FC_B, l),
+                   rows, C, F);
     gelu_forward(cache->gelu, cache->wide, rows * F);
-    matmul_forward(cache->branch, cache->gelu, weight_of(gpt, OUT_W, l), weight_of(gpt, OUT_B, l), rows, F, C);
+    matmul_forward(cache->branch, cache->gelu, weight_of(gpt, OUT_W, l),
+                   weight_of(gpt, OUT_B, l), rows, F, C);
     residual_forward(cache->x, cache->x, cache->branch, rows * C);
 }
 
-/* Takes in `count` (at least 1) tokens behind those that the cache holds; logits (V) are those of the
- * last one.  The logits are, to the last bit, those of gpt_forward on the whole text. */
-void gpt_decode(const GPT *gpt, Cache *cache, const int32_t *tokens, size_t count, float *logits) {
+/* Takes in `count` (at least 1) tokens behind those that the cache holds; logits (V) are those
+ * of the last one.  The logits are, to the last bit, those of gpt_forward on the whole text.
+ * */
+void gpt_decode(const GPT *gpt, Cache *cache, const int32_t *tokens, size_t count,
+                float *logits) {
     size_t C = gpt->config.channels, rows = 0;
     assert(count && cache->length + count <= gpt->config.context);
     for (size_t start = 0; start < count; start += rows) {
@@ -1807,10 +2156,11 @@ void gpt_decode(const GPT *gpt, Cache *cache, const int32_t *tokens, size_t coun
     unembedding_forward(logits, cache->norm, weight_of(gpt, WTE, 0), 1, C, gpt->config.vocab);
 }
 
-/* --- Sampling ---------------------------------------------------------------------------------
- * p[v] = exp(logit[v] / temperature) / sum; below 1 the likely becomes likelier, and at 0 only the most
- * likely is left.  top_k keeps the k likeliest tokens (Fan et al. 2018, arXiv:1805.04833), top_p the
- * fewest whose probabilities reach p (Holtzman et al. 2019, arXiv:1904.09751, section 3.1). */
+/* --- Sampling ------------------------------------------------------------------------------
+ * p[v] = exp(logit[v] / temperature) / sum; below 1 the likely becomes likelier, and at 0 only
+ * the most likely is left.  top_k keeps the k likeliest tokens (Fan et al.  2018,
+ * arXiv:1805.04833), top_p the fewest whose probabilities reach p (Holtzman et al.  2019,
+ * arXiv:1904.09751, section 3.1). */
 typedef struct {
     double temperature; /* 0: the likeliest token */
     size_t top_k;       /* 0: all */
@@ -1822,19 +2172,22 @@ typedef struct {
     uint32_t token;
 } Candidate;
 
-static int candidate_compare(const void *a, const void *b) { /* likeliest first, then smallest id */
+static int candidate_compare(const void *a,
+                             const void *b) { /* likeliest first, then smallest id */
     const Candidate *x = a, *y = b;
     return x->weight != y->weight ? (x->weight < y->weight) - (x->weight > y->weight)
                                   : (x->token > y->token) - (x->token < y->token);
 }
 
 /* Draws a token from logits (V); u is uniform in [0, 1).  room (V) is for work. */
-uint32_t token_sample(const float *logits, size_t V, const Sampling *s, double u, Candidate *room) {
+uint32_t token_sample(const float *logits, size_t V, const Sampling *s, double u,
+                      Candidate *room) {
     size_t best = 0, n = V;
     for (size_t v = 1; v < V; v++) best = logits[v] > logits[best] ? v : best;
     if (s->temperature == 0) return (uint32_t)best;
     for (size_t v = 0; v < V; v++)
-        room[v] = (Candidate){exp(((double)logits[v] - logits[best]) / s->temperature), (uint32_t)v};
+        room[v] =
+            (Candidate){exp(((double)logits[v] - logits[best]) / s->temperature), (uint32_t)v};
     double total = 0, sum = 0;
     if (s->top_k || s->top_p < 1) qsort(room, V, sizeof *room, candidate_compare);
     if (s->top_k && s->top_k < n) n = s->top_k;
@@ -1853,22 +2206,25 @@ uint32_t token_sample(const float *logits, size_t V, const Sampling *s, double u
     return room[n - 1].token;
 }
 
-/* Writes `count` tokens behind a prompt (at least one token) to a stream, each as soon as it is drawn.
- * When the context is full, the model goes on with its later half: positions are learned, so a
- * window cannot slide, and has to be read again. */
-void text_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer, const uint32_t *prompt,
-                   size_t prompt_count, size_t count, const Sampling *sampling, uint64_t seed, FILE *out) {
+/* Writes `count` tokens behind a prompt (at least one token) to a stream, each as soon as it is
+ * drawn.  When the context is full, the model goes on with its later half: positions are
+ * learned, so a window cannot slide, and has to be read again.  */
+void text_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
+                   const uint32_t *prompt, size_t prompt_count, size_t count,
+                   const Sampling *sampling, uint64_t seed, FILE *out) {
     size_t V = gpt->config.vocab, context = gpt->config.context, length = 0;
+    size_t known = tokenizer->vocab; /* a vocabulary padded to a round size has ids without text */
     int32_t *tokens = memory_allocate(context, sizeof *tokens);
     float *logits = memory_allocate(V, sizeof *logits);
     Candidate *room = memory_allocate(V, sizeof *room);
     size_t skip = prompt_count > context ? prompt_count - context : 0; /* only its end fits */
-    for (; skip + length < prompt_count; length++) tokens[length] = (int32_t)prompt[skip + length];
+    for (; skip + length < prompt_count; length++)
+        tokens[length] = (int32_t)prompt[skip + length];
     cache->length = 0;
     for (size_t i = 0; i < count; i++) {
         gpt_decode(gpt, cache, tokens + cache->length, length - cache->length, logits);
         double u = random_uniform(random_bits(seed, RANDOM_SAMPLING), i);
-        uint32_t token = token_sample(logits, V, sampling, u, room);
+        uint32_t token = token_sample(logits, known, sampling, u, room);
         size_t bytes;
         const unsigned char *text = tokenizer_token(tokenizer, token, &bytes);
         if (fwrite(text, 1, bytes, out) != bytes || fflush(out) != 0)
@@ -1890,7 +2246,8 @@ void text_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer, con
  * 11. The training loop                                                [glossary: Training]
  * ====================================================================================== */
 
-typedef struct { /* every choice that the command line offers; section 12 has names and ranges */
+typedef struct { /* every choice that the command line offers; section 12 has names and ranges
+                  */
     size_t layers, heads, channels, context, vocab;
     bool no_bias;
     double dropout;
@@ -1914,10 +2271,13 @@ typedef struct { /* every choice that the command line offers; section 12 has na
     int preset;
 } Options;
 
-/* What the machine can do at best: FLOPs per second of a loop of multiply-adds on vectors that never
- * leave the registers, on all threads.  Takes some 20 ms. */
+/* What the machine can do at best: FLOPs per second of a loop of multiply-adds on vectors that
+ * never leave the registers, on all threads.  Takes some 20 ms.  */
 double peak_flops(void) {
-    enum { CHAINS = 12, ROUNDS = 100000 }; /* chains: a multiply-add takes some 4 ticks, two start a tick */
+    enum {
+        CHAINS = 12,
+        ROUNDS = 100000
+    }; /* chains: a multiply-add takes some 4 ticks, two start a tick */
     double best = 0;
     for (int attempt = 0; attempt < 5; attempt++) {
         double start = clock_seconds();
@@ -1930,7 +2290,8 @@ double peak_flops(void) {
                 UNROLL for (int i = 0; i < CHAINS; i++) sum[i] = sum[i] * factor + step;
             UNROLL for (int i = 0; i < CHAINS; i++) seen += sum[i][0];
         }
-        double seconds = clock_seconds() - start + (seen == 12345.0f); /* the sums must be wanted */
+        double seconds =
+            clock_seconds() - start + (seen == 12345.0f); /* the sums must be wanted */
         double flops = 2.0 * CHAINS * ROUNDS * WIDTH * thread_count() / seconds;
         best = flops > best ? flops : best;
     }
@@ -1951,7 +2312,8 @@ static const char *bytes_text(double bytes) {
 
 /* The table of tensors; those of the L blocks, which are alike, share a row. */
 void tensors_print(FILE *out, const GPT *gpt) {
-    fprintf(out, "%-42s %-16s %6s %12s  %s\n", "tensor", "shape", "times", "parameters", "decays");
+    fprintf(out, "%-42s %-16s %6s %12s  %s\n", "tensor", "shape", "times", "parameters",
+            "decays");
     size_t L = gpt->config.layers;
     for (int kind = 0; kind < KINDS; kind++) {
         const Tensor *t = tensor_of(gpt, kind, 0);
@@ -1967,7 +2329,8 @@ void tensors_print(FILE *out, const GPT *gpt) {
 }
 
 /* Bytes and FLOPs of training with batches of micro_batch sequences at a time. */
-void budget_print(FILE *out, const GPT *gpt, size_t micro_batch, double tokens, double train_tokens) {
+void budget_print(FILE *out, const GPT *gpt, size_t micro_batch, double tokens,
+                  double train_tokens) {
     const Config *config = &gpt->config;
     size_t T = config->context;
     double P = (double)gpt->parameter_count;
@@ -1980,11 +2343,14 @@ void budget_print(FILE *out, const GPT *gpt, size_t micro_batch, double tokens, 
     fprintf(out, "\n%-42s %s for a micro-batch of %zu x %zu tokens\n", "activations",
             bytes_text(activations), micro_batch, T);
     for (size_t i = 0; i < n; i++)
-        if (4.0 * (double)rows[i].count >= 0.02 * activations) /* the small ones would hide the others */
+        if (4.0 * (double)rows[i].count >=
+            0.02 * activations) /* the small ones would hide the others */
             fprintf(out, "  %-40s %s\n", rows[i].name, bytes_text(4.0 * (double)rows[i].count));
-    fprintf(out, "\nmemory: weights %s + gradients %s + Adam's two moments %s + activations %s = %s\n",
-            bytes_text(weights), bytes_text(gradients), bytes_text(moments), bytes_text(activations),
-            bytes_text(weights + gradients + moments + activations));
+    fprintf(out,
+            "\nmemory: weights %s + gradients %s + Adam's two moments %s + activations %s = "
+            "%s\n",
+            bytes_text(weights), bytes_text(gradients), bytes_text(moments),
+            bytes_text(activations), bytes_text(weights + gradients + moments + activations));
     fprintf(out, "inference needs weights %s + KV cache %s only\n", bytes_text(weights),
             bytes_text(8.0 * (double)(config->layers * T * config->channels)));
     fprintf(out, "compute: %.3g FLOPs a token, %.3g in all for %.3g tokens\n",
@@ -1999,8 +2365,9 @@ typedef struct {
     size_t tokens;
 } Evaluation;
 
-/* Mean loss over at most `sequences` windows of a split (0: all), evenly spread and always the same
- * ones, so that two evaluations can be compared. [glossary: Validation set, Test set, Perplexity] */
+/* Mean loss over at most `sequences` windows of a split (0: all), evenly spread and always the
+ * same ones, so that two evaluations can be compared.  [glossary: Validation set, Test set,
+ * Perplexity] */
 Evaluation split_evaluate(const GPT *gpt, Activations *a, const Tokenizer *tokenizer,
                           const Split *split, size_t sequences) {
     size_t T = a->T, windows = split->count > T ? (split->count - 1) / T : 0, bytes = 0;
@@ -2011,7 +2378,8 @@ Evaluation split_evaluate(const GPT *gpt, Activations *a, const Tokenizer *token
     for (size_t done = 0, B; done < sequences; done += B) {
         B = sequences - done < a->B ? sequences - done : a->B;
         for (size_t i = 0; i < B * T; i++) {
-            size_t window = (size_t)((double)(done + i / T) * (double)windows / (double)sequences);
+            size_t window =
+                (size_t)((double)(done + i / T) * (double)windows / (double)sequences);
             const uint32_t *token = split->tokens + window * T + i % T;
             size_t length;
             inputs[i] = (int32_t)token[0];
@@ -2058,13 +2426,16 @@ static void interrupt(int signal_number) {
     interrupted = 1;
 }
 
-/* One step, but for the update: gradients of the whole batch, a micro-batch at a time.  Returns the
- * mean loss.                     [glossary: Batch and batch size, Micro-batch, Gradient accumulation]
- * Every token weighs 1/(tokens of the whole batch) in dlosses.  So the sum of the micro-batches'
- * gradients is the gradient of the batch, also when the last micro-batch is smaller. */
+/* One step, but for the update: gradients of the whole batch, a micro-batch at a time.  Returns
+ * the
+ * mean loss.             [glossary: Batch and batch size, Micro-batch, Gradient accumulation]
+ * Every token weighs 1/(tokens of the whole batch) in dlosses.  So the sum of the
+ * micro-batches' gradients is the gradient of the batch, also when the last micro-batch is
+ * smaller.  */
 double batch_gradient(Run *run, uint64_t step) {
     size_t batch = run->o->batch, T = run->source.T, V = run->gpt->config.vocab;
-    uint64_t key = random_bits(random_bits(run->o->seed, RANDOM_DROPOUT), step) | 1; /* 0 means none */
+    uint64_t key =
+        random_bits(random_bits(run->o->seed, RANDOM_DROPOUT), step) | 1; /* 0 means none */
     double sum = 0;
     for (size_t first = 0, B; first < batch; first += B) {
         B = batch - first < run->activations->B ? batch - first : run->activations->B;
@@ -2090,43 +2461,53 @@ static void progress_close(Run *run) {
 static void progress_show(Run *run, uint64_t step, double loss, double norm, float lr) {
     double now = clock_seconds(), elapsed = now - run->start;
     double tokens = (double)run->o->batch * (double)run->source.T * (double)(step + 1);
-    double rate = tokens / elapsed, left = elapsed / (double)(step + 1) * (double)(run->o->steps - step - 1);
+    double rate = tokens / elapsed,
+           left = elapsed / (double)(step + 1) * (double)(run->o->steps - step - 1);
     bool last = step + 1 == run->o->steps;
-    if (run->terminal ? now - run->shown < 0.1 && !last : (step + 1) % run->o->log_every && !last && step)
+    if (run->terminal ? now - run->shown < 0.1 && !last
+                      : (step + 1) % run->o->log_every && !last && step)
         return;
     run->shown = now;
-    fprintf(stderr, "%sstep %llu/%zu  epoch %.2f  loss %.4f  val %.4f  lr %.2e  norm %.3f  %.0f tok/s  "
-            "%.0f%% of peak  %d:%02d left%s", run->terminal ? "\r" : "", (unsigned long long)step + 1,
-            run->o->steps, batch_epochs(&run->source, step + 1), loss, run->best_loss, lr, norm, rate,
+    fprintf(stderr,
+            "%sstep %llu/%zu  epoch %.2f  loss %.4f  val %.4f  lr %.2e  norm %.3f  %.0f tok/s  "
+            "%.0f%% of peak  %d:%02d left%s",
+            run->terminal ? "\r" : "", (unsigned long long)step + 1, run->o->steps,
+            batch_epochs(&run->source, step + 1), loss, run->best_loss, lr, norm, rate,
             100 * rate * flops_per_token(&run->gpt->config, run->source.T) / run->peak,
             (int)(left / 60), (int)left % 60, run->terminal ? "\033[K" : "\n");
     run->line_open = run->terminal;
 }
 
 /* A row of log.csv.  val_loss is empty between evaluations. */
-static void log_row(Run *run, uint64_t step, double loss, const Evaluation *e, float lr, double norm) {
+static void log_row(Run *run, uint64_t step, double loss, const Evaluation *e, float lr,
+                    double norm) {
     double elapsed = clock_seconds() - run->start;
     double tokens = (double)run->o->batch * (double)run->source.T * (double)step;
-    fprintf(run->log, "%llu,%.4f,%.0f,%.9g,", (unsigned long long)step, batch_epochs(&run->source, step),
-            tokens, loss);
+    fprintf(run->log, "%llu,%.4f,%.0f,%.9g,", (unsigned long long)step,
+            batch_epochs(&run->source, step), tokens, loss);
     if (e) fprintf(run->log, "%.9g,%.9g", e->loss, e->bits_per_byte);
     else fputc(',', run->log);
-    fprintf(run->log, ",%.9g,%.9g,%.1f,%.3f\n", (double)lr, norm, tokens / (elapsed + 1e-9), elapsed);
-    if (fflush(run->log) != 0) die("%s/log.csv: cannot write: %s", run->o->out, strerror(errno));
+    fprintf(run->log, ",%.9g,%.9g,%.1f,%.3f\n", (double)lr, norm, tokens / (elapsed + 1e-9),
+            elapsed);
+    if (fflush(run->log) != 0)
+        die("%s/log.csv: cannot write: %s", run->o->out, strerror(errno));
 }
 
 /* Shows what the model would write now. */
 static void sample_show(Run *run, size_t count) {
     uint32_t *prompt;
     Sampling sampling = {0.8, 0, 1.0};
-    size_t n = tokenizer_encode(run->tokenizer, (const unsigned char *)"\n", 1, "prompt", &prompt);
+    size_t n =
+        tokenizer_encode(run->tokenizer, (const unsigned char *)"\n", 1, "prompt", &prompt);
     fputs("--- sample: ", stderr);
-    text_generate(run->gpt, run->cache, run->tokenizer, prompt, n, count, &sampling, run->o->seed, stderr);
+    text_generate(run->gpt, run->cache, run->tokenizer, prompt, n, count, &sampling,
+                  run->o->seed, stderr);
     fputs("\n---\n", stderr);
     free(prompt);
 }
 
-/* Evaluates, keeps the last and the best model, shows a sample.  Returns false when it is time to
+/* Evaluates, keeps the last and the best model, shows a sample.  Returns false when it is time
+ * to
  * stop early.                              [glossary: Early stopping, Convergence] */
 static bool evaluation_run(Run *run, uint64_t step, double loss, float lr, double norm) {
     const Options *o = run->o;
@@ -2136,18 +2517,26 @@ static bool evaluation_run(Run *run, uint64_t step, double loss, float lr, doubl
         Evaluation e = split_evaluate(run->gpt, run->activations, run->tokenizer,
                                       &run->splits[SPLIT_VALIDATION], sequences);
         improved = e.loss < run->best_loss;
-        if (improved) { run->best_loss = e.loss; run->best_step = step; run->bad_evaluations = 0; }
-        else run->bad_evaluations++;
+        if (improved) {
+            run->best_loss = e.loss;
+            run->best_step = step;
+            run->bad_evaluations = 0;
+        } else run->bad_evaluations++;
         progress_close(run);
-        fprintf(stderr, "step %llu: validation loss %.4f, perplexity %.2f, %.3f bits per byte%s\n",
+        fprintf(stderr,
+                "step %llu: validation loss %.4f, perplexity %.2f, %.3f bits per byte%s\n",
                 (unsigned long long)step, e.loss, exp(e.loss), e.bits_per_byte,
-                step == 0 ? "" : improved ? " (best so far)" : "");
+                step == 0  ? ""
+                : improved ? " (best so far)"
+                           : "");
         log_row(run, step, loss, &e, lr, norm);
         if (step == 0)
             fprintf(stderr, "an untrained model should score ln V = ln %zu = %.4f\n",
                     run->gpt->config.vocab, log((double)run->gpt->config.vocab));
-        if (!isfinite(e.loss)) die("step %llu: the validation loss is not finite; %s keeps the last good "
-                                   "model", (unsigned long long)step, o->out);
+        if (!isfinite(e.loss))
+            die("step %llu: the validation loss is not finite; %s keeps the last good "
+                "model",
+                (unsigned long long)step, o->out);
     }
     if (step == 0) return true;
     model_write(run->gpt, run->tokenizer, o->out);
@@ -2156,14 +2545,16 @@ static bool evaluation_run(Run *run, uint64_t step, double loss, float lr, doubl
     return !(o->patience && run->bad_evaluations >= o->patience);
 }
 
-/* The loop itself.  Ends after o->steps steps, on Ctrl-C, or when validation no longer improves. */
+/* The loop itself.  Ends after o->steps steps, on Ctrl-C, or when validation no longer
+ * improves.  */
 void run_train(Run *run) {
     const Options *o = run->o;
-    OptimizerOptions update = {(float)o->beta1, (float)o->beta2, (float)o->eps, (float)o->weight_decay,
-                               (float)o->clip};
+    OptimizerOptions update = {(float)o->beta1, (float)o->beta2, (float)o->eps,
+                               (float)o->weight_decay, (float)o->clip};
     struct sigaction action = {.sa_handler = interrupt, .sa_flags = (int)SA_RESETHAND};
     sigaction(SIGINT, &action, NULL); /* a second Ctrl-C ends the program at once */
     sigaction(SIGTERM, &action, NULL);
+    run->start = clock_seconds();
     evaluation_run(run, 0, NAN, 0, NAN);
     run->start = clock_seconds();
     uint64_t step = 0;
@@ -2174,7 +2565,8 @@ void run_train(Run *run) {
         double norm = optimizer_step(run->gpt, run->optimizer, &update, lr);
         if (!isfinite(loss) || !isfinite(norm)) {
             progress_close(run);
-            die("step %llu: the loss is %g and the gradient's norm %g; stopped. %s keeps the last good "
+            die("step %llu: the loss is %g and the gradient's norm %g; stopped. %s keeps the "
+                "last good "
                 "model, if there was one; a lower --lr, more --warmup or --clip may help",
                 (unsigned long long)step + 1, loss, norm, o->out);
         }
@@ -2186,16 +2578,21 @@ void run_train(Run *run) {
     }
     progress_close(run);
     if (interrupted)
-        fprintf(stderr, "interrupted after step %llu; the model is saved. To train on from its weights: "
-                "./train --init %s --out ANOTHER ...\n", (unsigned long long)step, o->out);
+        fprintf(stderr,
+                "interrupted after step %llu; the model is saved. To train on from its "
+                "weights: "
+                "./train --init %s --out ANOTHER ...\n",
+                (unsigned long long)step, o->out);
     else if (!go_on)
-        fprintf(stderr, "stopped early: no better validation loss in %zu evaluations\n", o->patience);
+        fprintf(stderr, "stopped early: no better validation loss in %zu evaluations\n",
+                o->patience);
     double seconds = clock_seconds() - run->start;
     printf("%llu steps in %.1f s", (unsigned long long)step, seconds);
     if (isfinite(run->best_loss))
         printf(", best validation loss %.4f at step %zu", run->best_loss, run->best_step);
-    printf("\nthe last model is in %s, the best in %s; let it write: ./train generate --model %s\n", o->out,
-           run->best_folder, run->best_folder);
+    printf("\nthe last model is in %s, the best in %s; let it write: ./train generate --model "
+           "%s\n",
+           o->out, run->best_folder, run->best_folder);
 }
 
 /* =========================================================================================
@@ -2204,13 +2601,16 @@ void run_train(Run *run) {
 
 #ifndef TRAIN_NO_MAIN
 
-enum { MODE_TRAIN = 1, MODE_GENERATE = 2, MODE_EVAL = 4, MODE_INFO = 8, MODE_ALL = 15 };
-static const struct { const char *name, *help; int bit; } MODES[] = {
-    {"train", "train a model (also when no command is named)", MODE_TRAIN},
-    {"generate", "let a model write", MODE_GENERATE},
-    {"eval", "loss, perplexity and bits per byte of a model on a split", MODE_EVAL},
-    {"info", "tensors, memory and compute of a model or of a configuration", MODE_INFO},
+static const struct {
+    char letter;
+    const char *name, *help;
+} COMMANDS[] = {
+    {'t', "train", "train a model (also when no command is named)"},
+    {'g', "generate", "let a model write"},
+    {'e', "eval", "loss, perplexity and bits per byte of a model on a part of a text"},
+    {'i', "info", "tensors, memory and compute of a model, or of one that could be trained"},
 };
+enum { COMMAND_ROWS = sizeof COMMANDS / sizeof *COMMANDS };
 
 /* A preset gives other defaults; options on the command line go before it. */
 static const char *const PRESET_NAMES[] = {"nano", "baby", "gpt2", NULL};
@@ -2224,201 +2624,234 @@ static const struct Preset {
 };
 
 static const Options DEFAULTS = {
-    .order = ORDER_EPOCHS, .min_lr = -1, .schedule = SCHEDULE_COSINE, .cooldown = 0,
-    .weight_decay = 0.1, .beta1 = 0.9, .eps = 1e-8, .clip = 1.0, .validation = 0.05, .test = 0.05,
-    .eval_batches = 20, .log_every = 10, .sample = 200, .out = "out/model", .seed = 1,
-    .split = SPLIT_TEST, .prompt = "\n", .tokens = 500, .temperature = 0.8, .top_p = 1.0,
+    .order = ORDER_EPOCHS,
+    .min_lr = -1,
+    .schedule = SCHEDULE_COSINE,
+    .cooldown = 0,
+    .weight_decay = 0.1,
+    .beta1 = 0.9,
+    .eps = 1e-8,
+    .clip = 1.0,
+    .validation = 0.05,
+    .test = 0.05,
+    .eval_batches = 20,
+    .log_every = 50,
+    .sample = 200,
+    .out = "out/model",
+    .seed = 1,
+    .split = SPLIT_TEST,
+    .prompt = "\n",
+    .tokens = 500,
+    .temperature = 0.8,
+    .top_p = 1.0,
 };
 
-enum { OPTION_COUNT, OPTION_REAL, OPTION_CHOICE, OPTION_TEXT, OPTION_TEXTS, OPTION_FLAG };
+enum { COUNT, REAL, CHOICE, TEXT, TEXTS, FLAG }; /* types: size_t, double, int, char * ... */
 static const struct OptionRow {
-    const char *name;
-    int modes, type;
-    size_t place;          /* in Options */
-    double low, high;      /* inclusive */
+    const char *name, *commands; /* letters of the commands that take it */
+    int type;
+    size_t place;     /* in Options */
+    double low, high; /* inclusive */
     const char *const *choices;
-    const char *standard;  /* the default as --help shows it; NULL: read it from DEFAULTS */
+    const char *standard; /* the default as --help shows it; NULL: read it from DEFAULTS */
     const char *help, *term;
 } OPTIONS[] = {
 #define AT(field) offsetof(Options, field)
-    {"preset", MODE_TRAIN | MODE_INFO, OPTION_CHOICE, AT(preset), 0, 0, PRESET_NAMES, NULL,
+    {"preset", "ti", CHOICE, AT(preset), 0, 0, PRESET_NAMES, NULL,
      "defaults for layers, heads, channels, context, batch, steps, lr ...", "Hyperparameters"},
-    {"data", MODE_TRAIN | MODE_EVAL | MODE_INFO, OPTION_TEXTS, AT(data), 0, 0, NULL, "this project's text",
+    {"data", "tei", TEXTS, AT(data), 0, 0, NULL, "this project's text",
      "text files or folders; may be given several times", "Training corpus"},
-    {"validation", MODE_TRAIN | MODE_EVAL, OPTION_REAL, AT(validation), 0, 0.9, NULL, NULL,
+    {"validation", "te", REAL, AT(validation), 0, 0.9, NULL, NULL,
      "share of the text kept for validation", "Validation set"},
-    {"test", MODE_TRAIN | MODE_EVAL, OPTION_REAL, AT(test), 0, 0.9, NULL, NULL,
+    {"test", "te", REAL, AT(test), 0, 0.9, NULL, NULL,
      "share of the text kept for the final test", "Test set"},
-    {"vocab", MODE_TRAIN | MODE_INFO, OPTION_COUNT, AT(vocab), 0, 256, NULL, "0",
+    {"vocab", "ti", COUNT, AT(vocab), 0, 256, NULL, "0",
      "0: the bytes that occur in the text; 256: all bytes", "Vocabulary"},
-    {"layers", MODE_TRAIN | MODE_INFO, OPTION_COUNT, AT(layers), 1, 1000, NULL, "4", "blocks, L", "Transformer"},
-    {"heads", MODE_TRAIN | MODE_INFO, OPTION_COUNT, AT(heads), 1, 1000, NULL, "4",
+    {"layers", "ti", COUNT, AT(layers), 1, 1000, NULL, "4", "blocks, L", "Transformer"},
+    {"heads", "ti", COUNT, AT(heads), 1, 1000, NULL, "4",
      "attention heads, H; a divisor of channels", "Self-attention"},
-    {"channels", MODE_TRAIN | MODE_INFO, OPTION_COUNT, AT(channels), 1, 65536, NULL, "128",
+    {"channels", "ti", COUNT, AT(channels), 1, 65536, NULL, "128",
      "width of the model, C", "Embedding"},
-    {"context", MODE_TRAIN | MODE_INFO, OPTION_COUNT, AT(context), 1, 1048576, NULL, "64",
+    {"context", "ti", COUNT, AT(context), 1, 1048576, NULL, "64",
      "tokens that the model can look back on, T", "Self-attention"},
-    {"no-bias", MODE_TRAIN | MODE_INFO, OPTION_FLAG, AT(no_bias), 0, 0, NULL, NULL,
+    {"no-bias", "ti", FLAG, AT(no_bias), 0, 0, NULL, NULL,
      "no biases in linear layers and norms", "Parameters (weights)"},
-    {"dropout", MODE_TRAIN | MODE_INFO, OPTION_REAL, AT(dropout), 0, 0.99, NULL, "0",
+    {"dropout", "ti", REAL, AT(dropout), 0, 0.99, NULL, "0",
      "share of activations set to 0 while training", "Dropout"},
-    {"batch", MODE_TRAIN | MODE_INFO, OPTION_COUNT, AT(batch), 1, 1048576, NULL, "12",
+    {"batch", "ti", COUNT, AT(batch), 1, 1048576, NULL, "12",
      "sequences in a step, B", "Batch and batch size"},
-    {"micro-batch", MODE_TRAIN | MODE_EVAL | MODE_INFO, OPTION_COUNT, AT(micro_batch), 0, 1048576, NULL, "12",
+    {"micro-batch", "tei", COUNT, AT(micro_batch), 0, 1048576, NULL, "12",
      "sequences that go through the model together; 0: the batch", "Gradient accumulation"},
-    {"steps", MODE_TRAIN | MODE_INFO, OPTION_COUNT, AT(steps), 1, 1e12, NULL, "2000", "updates of the weights",
-     "Iteration / step"},
-    {"order", MODE_TRAIN, OPTION_CHOICE, AT(order), 0, 0, ORDER_NAMES, NULL,
+    {"steps", "ti", COUNT, AT(steps), 1, 1e12, NULL, "2000",
+     "updates of the weights", "Iteration / step"},
+    {"order", "t", CHOICE, AT(order), 0, 0, ORDER_NAMES, NULL,
      "epochs: each window once an epoch, shuffled; windows: at random", "Epoch"},
-    {"lr", MODE_TRAIN, OPTION_REAL, AT(lr), 0, 1e9, NULL, "1e-3", "highest learning rate", "Learning rate"},
-    {"min-lr", MODE_TRAIN, OPTION_REAL, AT(min_lr), 0, 1e9, NULL, "lr/10", "rate at the end of the schedule",
-     "Cosine decay"},
-    {"schedule", MODE_TRAIN, OPTION_CHOICE, AT(schedule), 0, 0, SCHEDULE_NAMES, NULL,
+    {"lr", "t", REAL, AT(lr), 0, 1e9, NULL, "1e-3", "highest learning rate", "Learning rate"},
+    {"min-lr", "t", REAL, AT(min_lr), 0, 1e9, NULL, "lr/10",
+     "rate at the end of the schedule", "Cosine decay"},
+    {"schedule", "t", CHOICE, AT(schedule), 0, 0, SCHEDULE_NAMES, NULL,
      "how the rate moves from lr to min-lr", "Learning rate schedule"},
-    {"warmup", MODE_TRAIN, OPTION_COUNT, AT(warmup), 0, 1e12, NULL, "100",
+    {"warmup", "t", COUNT, AT(warmup), 0, 1e12, NULL, "100",
      "steps over which the rate rises to lr", "Warmup"},
-    {"cooldown", MODE_TRAIN, OPTION_COUNT, AT(cooldown), 0, 1e12, NULL, "steps/5",
+    {"cooldown", "t", COUNT, AT(cooldown), 0, 1e12, NULL, "steps/5",
      "last steps of the trapezoid, over which it falls", "Learning rate schedule"},
-    {"weight-decay", MODE_TRAIN, OPTION_REAL, AT(weight_decay), 0, 1e3, NULL, NULL,
+    {"weight-decay", "t", REAL, AT(weight_decay), 0, 1e3, NULL, NULL,
      "pull of matrices and embeddings towards 0", "Weight decay (L2 regularisation)"},
-    {"beta1", MODE_TRAIN, OPTION_REAL, AT(beta1), 0, 0.9999999, NULL, NULL, "memory of Adam's mean gradient", "AdamW"},
-    {"beta2", MODE_TRAIN, OPTION_REAL, AT(beta2), 0, 0.9999999, NULL, "0.99",
+    {"beta1", "t", REAL, AT(beta1), 0, 0.9999999, NULL, NULL,
+     "memory of Adam's mean gradient", "AdamW"},
+    {"beta2", "t", REAL, AT(beta2), 0, 0.9999999, NULL, "0.99",
      "memory of Adam's mean square", "AdamW"},
-    {"eps", MODE_TRAIN, OPTION_REAL, AT(eps), 1e-30, 1, NULL, NULL, "keeps Adam's division finite", "AdamW"},
-    {"clip", MODE_TRAIN, OPTION_REAL, AT(clip), 0, 1e9, NULL, NULL, "limit of the gradient's norm; 0: none",
-     "Gradient clipping"},
-    {"eval-every", MODE_TRAIN, OPTION_COUNT, AT(eval_every), 1, 1e12, NULL, "250",
+    {"eps", "t", REAL, AT(eps), 1e-30, 1, NULL, NULL, "keeps Adam's division finite", "AdamW"},
+    {"clip", "t", REAL, AT(clip), 0, 1e9, NULL, NULL,
+     "limit of the gradient's norm; 0: none", "Gradient clipping"},
+    {"eval-every", "t", COUNT, AT(eval_every), 1, 1e12, NULL, "250",
      "steps from one evaluation to the next; each saves the model", "Validation set"},
-    {"eval-batches", MODE_TRAIN | MODE_EVAL, OPTION_COUNT, AT(eval_batches), 0, 1e9, NULL, "20; eval: 0",
+    {"eval-batches", "te", COUNT, AT(eval_batches), 0, 1e9, NULL, "20; eval: 0",
      "micro-batches in an evaluation; 0: the whole split", "Validation set"},
-    {"patience", MODE_TRAIN, OPTION_COUNT, AT(patience), 0, 1e9, NULL, "0",
+    {"patience", "t", COUNT, AT(patience), 0, 1e9, NULL, "0",
      "stop after so many evaluations without a better one; 0: never", "Early stopping"},
-    {"log-every", MODE_TRAIN, OPTION_COUNT, AT(log_every), 1, 1e9, NULL, NULL,
+    {"log-every", "t", COUNT, AT(log_every), 1, 1e9, NULL, NULL,
      "steps from one progress line to the next (not on a terminal)", "Loss function"},
-    {"sample", MODE_TRAIN, OPTION_COUNT, AT(sample), 0, 1e6, NULL, NULL,
+    {"sample", "t", COUNT, AT(sample), 0, 1e6, NULL, NULL,
      "tokens to write at each evaluation; 0: none", "Inference"},
-    {"out", MODE_TRAIN, OPTION_TEXT, AT(out), 0, 0, NULL, NULL, "folder for the model and log.csv", "Checkpoint"},
-    {"overwrite", MODE_TRAIN, OPTION_FLAG, AT(overwrite), 0, 0, NULL, NULL,
+    {"out", "t", TEXT, AT(out), 0, 0, NULL, NULL,
+     "folder for the model and log.csv", "Checkpoint"},
+    {"overwrite", "t", FLAG, AT(overwrite), 0, 0, NULL, NULL,
      "replace a model that --out already holds", "Checkpoint"},
-    {"init", MODE_TRAIN, OPTION_TEXT, AT(init), 0, 0, NULL, "random weights",
+    {"init", "t", TEXT, AT(init), 0, 0, NULL, "random weights",
      "start from the weights and the tokenizer of this folder", "Fine-tuning"},
-    {"model", MODE_GENERATE | MODE_EVAL | MODE_INFO, OPTION_TEXT, AT(model), 0, 0, NULL, NULL,
+    {"model", "gei", TEXT, AT(model), 0, 0, NULL, NULL,
      "folder of a trained model", "Checkpoint"},
-    {"split", MODE_EVAL, OPTION_CHOICE, AT(split), 0, 0, SPLIT_NAMES, NULL, "what to evaluate on", "Test set"},
-    {"prompt", MODE_GENERATE, OPTION_TEXT, AT(prompt), 0, 0, NULL, "a line feed", "text to go on from", "Inference"},
-    {"tokens", MODE_GENERATE, OPTION_COUNT, AT(tokens), 1, 1e9, NULL, NULL, "tokens to write", "Inference"},
-    {"temperature", MODE_GENERATE, OPTION_REAL, AT(temperature), 0, 100, NULL, NULL,
+    {"split", "e", CHOICE, AT(split), 0, 0, SPLIT_NAMES, NULL,
+     "what to evaluate on", "Test set"},
+    {"prompt", "g", TEXT, AT(prompt), 0, 0, NULL, "a line feed",
+     "text to go on from", "Inference"},
+    {"tokens", "g", COUNT, AT(tokens), 1, 1e9, NULL, NULL, "tokens to write", "Inference"},
+    {"temperature", "g", REAL, AT(temperature), 0, 100, NULL, NULL,
      "below 1: safer, above 1: wilder; 0: always the likeliest", "Inference"},
-    {"top-k", MODE_GENERATE, OPTION_COUNT, AT(top_k), 0, 1e9, NULL, "0",
+    {"top-k", "g", COUNT, AT(top_k), 0, 1e9, NULL, "0",
      "draw from the k likeliest tokens; 0: from all", "Inference"},
-    {"top-p", MODE_GENERATE, OPTION_REAL, AT(top_p), 1e-9, 1, NULL, NULL,
+    {"top-p", "g", REAL, AT(top_p), 1e-9, 1, NULL, NULL,
      "draw from the likeliest tokens that together have this probability", "Inference"},
-    {"seed", MODE_ALL, OPTION_COUNT, AT(seed), 0, 9e15, NULL, NULL, "of everything that is drawn at random",
-     "Hyperparameters"},
-    {"threads", MODE_ALL, OPTION_COUNT, AT(threads), 1, 1024, NULL, "one per core",
+    {"seed", "tgei", COUNT, AT(seed), 0, 9e15, NULL, NULL,
+     "of everything that is drawn at random", "Hyperparameters"},
+    {"threads", "tgei", COUNT, AT(threads), 1, 1024, NULL, "one per core",
      "threads; the results do not depend on them", "Compute budget (FLOPs)"},
 #undef AT
 };
 enum { OPTION_ROWS = sizeof OPTIONS / sizeof *OPTIONS };
 
+/* The default of an option as text, into room. */
+static const char *option_standard(const struct OptionRow *row, char *room, size_t size) {
+    const char *field = (const char *)&DEFAULTS + row->place, *text = row->standard;
+    if (!text && row->type == CHOICE) text = row->choices[*(const int *)field];
+    if (!text && row->type == TEXT) text = *(const char *const *)field;
+    if (text) snprintf(room, size, "%s", text);
+    else if (row->type == COUNT) snprintf(room, size, "%zu", *(const size_t *)field);
+    else if (row->type == REAL) snprintf(room, size, "%g", *(const double *)field);
+    else snprintf(room, size, "none");
+    return room;
+}
+
 static void help_print(void) {
-    printf("Trains a GPT on text, and lets it write.\n\nusage: ./train [COMMAND] [--OPTION VALUE]...\n\n");
-    for (size_t i = 0; i < sizeof MODES / sizeof *MODES; i++)
-        printf("  %-10s %s\n", MODES[i].name, MODES[i].help);
-    printf("\nIn brackets: default; commands that take it (t g e i); glossary term.\n\n");
+    printf("Trains a GPT on text, and lets it write.\n\n"
+           "usage: ./train [COMMAND] [--OPTION VALUE]...\n\n");
+    for (size_t i = 0; i < COMMAND_ROWS; i++)
+        printf("  %-10s %s\n", COMMANDS[i].name, COMMANDS[i].help);
+    printf("\nIn brackets: the default; the commands that take it, by their first letter; the "
+           "term in\ndoc/glossary.md.\n\n");
     for (size_t i = 0; i < OPTION_ROWS; i++) {
         const struct OptionRow *row = &OPTIONS[i];
-        const char *field = (const char *)&DEFAULTS + row->place;
-        char value[64] = "", modes[8];
-        size_t n = 0;
-        for (size_t m = 0; m < sizeof MODES / sizeof *MODES; m++)
-            if (row->modes & MODES[m].bit) modes[n++] = MODES[m].name[0];
-        modes[n] = 0;
-        if (row->standard) snprintf(value, sizeof value, "%s", row->standard);
-        else if (row->type == OPTION_COUNT) snprintf(value, sizeof value, "%zu", *(const size_t *)field);
-        else if (row->type == OPTION_REAL) snprintf(value, sizeof value, "%g", *(const double *)field);
-        else if (row->type == OPTION_CHOICE) snprintf(value, sizeof value, "%s", row->choices[*(const int *)field]);
-        else if (row->type == OPTION_TEXT && *(const char *const *)field)
-            snprintf(value, sizeof value, "%s", *(const char *const *)field);
-        printf("  --%-13s %s\n%17s[%s; %s; %s]\n", row->name, row->help, "", *value ? value : "none", modes, row->term);
+        char standard[64];
+        printf("  --%-13s %s\n%17s[%s; %s; %s]\n", row->name, row->help, "",
+               option_standard(row, standard, sizeof standard), row->commands, row->term);
         for (int c = 0; row->choices && row->choices[c]; c++)
-            printf("%s%s", c ? ", " : "                 one of: ", row->choices[c]);
-        if (row->choices) putchar('\n');
-        if (row->type == OPTION_COUNT || row->type == OPTION_REAL)
+            printf("%s%s%s", c ? ", " : "                 one of: ", row->choices[c],
+                   row->choices[c + 1] ? "" : "\n");
+        if (row->type == COUNT || row->type == REAL)
             printf("%17sfrom %.15g to %.15g\n", "", row->low, row->high);
     }
-    printf("\npresets: nano 4 layers, 4 heads, 128 channels, context 64; baby 6, 6, 384, 256; gpt2 12, 12, 768, 1024\n");
+    printf("\npresets (layers, heads, channels, context): nano 4, 4, 128, 64; baby 6, 6, 384, "
+           "256; "
+           "gpt2 12, 12,\n768, 1024\n");
 }
 
 /* Puts the text of one option into its field, or refuses it. */
 static void option_set(Options *o, const struct OptionRow *row, const char *text) {
     char *field = (char *)o + row->place, *end = NULL;
-    if (row->type == OPTION_TEXT) { *(const char **)field = text; return; }
-    if (row->type == OPTION_TEXTS) {
+    if (row->type == TEXT) { *(const char **)field = text; return; }
+    if (row->type == TEXTS) {
         size_t n = 0;
         while (o->data[n]) n++;
-        if (n + 1 >= sizeof o->data / sizeof *o->data) die_usage("--%s: too many; name a folder", row->name);
+        if (n + 1 >= sizeof o->data / sizeof *o->data)
+            die_usage("--%s: given too often; name a folder instead", row->name);
         o->data[n] = text;
         return;
     }
-    if (row->type == OPTION_CHOICE) {
+    if (row->type == CHOICE) {
         for (int c = 0; row->choices[c]; c++)
             if (!strcmp(text, row->choices[c])) { *(int *)field = c; return; }
-        die_usage("--%s: '%s' is not one of its values; see ./train --help", row->name, text);
+        die_usage("--%s: '%s' is none of its values; see ./train --help", row->name, text);
     }
-    bool whole = row->type == OPTION_COUNT;
-    size_t length = strlen(text);
-    if (!length || strspn(text, whole ? "0123456789" : "+-.0123456789eE") != length || length > 300)
-        die_usage("--%s: '%s' is not a %s number", row->name, text, whole ? "whole" : "decimal");
+    bool whole = row->type == COUNT;
+    if (!*text || strspn(text, whole ? "0123456789" : "+-.0123456789eE") != strlen(text))
+        die_usage("--%s: '%s' is not a %s number", row->name, text,
+                  whole ? "whole" : "decimal");
     double value = strtod(text, &end);
     if (*end) die_usage("--%s: '%s' is not a decimal number", row->name, text);
     if (!(value >= row->low && value <= row->high))
-        die_usage("--%s: %s is out of range: it must be from %.15g to %.15g", row->name, text, row->low, row->high);
+        die_usage("--%s: %s is out of range: it must be from %.15g to %.15g", row->name, text,
+                  row->low, row->high);
     if (whole) *(size_t *)field = (size_t)strtoull(text, NULL, 10);
     else *(double *)field = value;
 }
 
 static void preset_apply(Options *o) {
     const struct Preset *p = &PRESETS[o->preset];
-    o->layers = p->layers, o->heads = p->heads, o->channels = p->channels, o->context = p->context;
-    o->batch = p->batch, o->micro_batch = p->micro_batch, o->steps = p->steps, o->warmup = p->warmup;
-    o->eval_every = p->eval_every, o->lr = p->lr, o->dropout = p->dropout, o->beta2 = p->beta2;
+    o->layers = p->layers, o->heads = p->heads, o->channels = p->channels;
+    o->context = p->context, o->batch = p->batch, o->micro_batch = p->micro_batch;
+    o->steps = p->steps, o->warmup = p->warmup, o->eval_every = p->eval_every;
+    o->lr = p->lr, o->dropout = p->dropout, o->beta2 = p->beta2;
 }
 
-/* Reads the command line.  Returns the mode.  `given` is set for each option that was there. */
-static int options_read(Options *o, bool given[OPTION_ROWS], int argc, char **argv) {
-    int mode = MODE_TRAIN, i = 1;
-    const char *mode_name = "train";
-    if (argc > 1 && argv[1][0] != '-') {
-        for (mode = 0, i = 0; i < 4 && !mode; i++)
-            if (!strcmp(argv[1], MODES[i].name)) mode = MODES[i].bit;
-        if (!mode) die_usage("'%s' is no command: train, generate, eval or info; see ./train --help", argv[1]);
-        mode_name = argv[1];
-        i = 2;
-    }
-    const int first = i;
-    for (int pass = 0; pass < 2; pass++) { /* the preset first, whatever its place */
-        for (i = first; i < argc; i++) {
-            if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) { help_print(); exit(0); }
-            if (strncmp(argv[i], "--", 2)) die_usage("'%s' is no option; see ./train --help", argv[i]);
-            size_t length = strcspn(argv[i] + 2, "="), r = 0;
-            while (r < OPTION_ROWS && (strncmp(OPTIONS[r].name, argv[i] + 2, length) || OPTIONS[r].name[length])) r++;
+/* Reads the command line into `o`, marks in `given` the options that were there, and returns
+ * the letter of the command.  */
+static char options_read(Options *o, bool given[OPTION_ROWS], int argc, char **argv) {
+    bool named = argc > 1 && argv[1][0] != '-';
+    const char *name = named ? argv[1] : "train";
+    size_t command = 0;
+    while (command < COMMAND_ROWS && strcmp(name, COMMANDS[command].name)) command++;
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) { help_print(); exit(0); }
+    if (command == COMMAND_ROWS)
+        die_usage("'%s' is no command: train, generate, eval or info; see ./train --help",
+                  name);
+    for (int pass = 0; pass < 2; pass++) { /* the preset first, wherever it stands */
+        for (int i = named ? 2 : 1; i < argc; i++) {
+            const char *option = argv[i] + 2, *value = strchr(argv[i], '=');
+            size_t length = value ? (size_t)(value - option) : strlen(argv[i]) - 2, r = 0;
+            if (strncmp(argv[i], "--", 2))
+                die_usage("'%s' is no option; see ./train --help", argv[i]);
+            while (r < OPTION_ROWS && (strncmp(OPTIONS[r].name, option, length) ||
+                                       OPTIONS[r].name[length])) r++;
             if (r == OPTION_ROWS) die_usage("'%s' is no option; see ./train --help", argv[i]);
-            if (!(OPTIONS[r].modes & mode)) die_usage("--%s has no meaning for '%s'", OPTIONS[r].name, mode_name);
-            bool now = (pass == 0) == (OPTIONS[r].place == offsetof(Options, preset));
+            const struct OptionRow *row = &OPTIONS[r];
+            if (!strchr(row->commands, COMMANDS[command].letter))
+                die_usage("--%s has no meaning for '%s'", row->name, name);
             given[r] = true;
-            if (OPTIONS[r].type == OPTION_FLAG) {
-                if (argv[i][2 + length]) die_usage("--%s takes no value", OPTIONS[r].name);
-                *(bool *)((char *)o + OPTIONS[r].place) = true;
+            if (row->type == FLAG) {
+                if (value) die_usage("--%s takes no value", row->name);
+                *(bool *)((char *)o + row->place) = true;
                 continue;
             }
-            const char *value = argv[i][2 + length] ? argv[i] + 3 + length : i + 1 < argc ? argv[++i] : NULL;
-            if (!value) die_usage("--%s needs a value", OPTIONS[r].name);
-            if (now) option_set(o, &OPTIONS[r], value);
+            value = value ? value + 1 : i + 1 < argc ? argv[++i] : NULL;
+            if (!value) die_usage("--%s needs a value", row->name);
+            if ((pass == 0) == (row->place == offsetof(Options, preset)))
+                option_set(o, row, value);
         }
         if (pass == 0) preset_apply(o);
     }
-    return mode;
+    return COMMANDS[command].letter;
 }
 
 static bool option_given(const bool given[OPTION_ROWS], const char *name) {
@@ -2427,31 +2860,42 @@ static bool option_given(const bool given[OPTION_ROWS], const char *name) {
     return given[r];
 }
 
-/* Combinations that cannot be meant, and the defaults that depend on other options. */
-static void options_finish(Options *o, const bool given[OPTION_ROWS], int mode) {
-    if (mode == MODE_EVAL && !option_given(given, "eval-batches")) o->eval_batches = 0;
-    if (!o->micro_batch || (o->micro_batch > o->batch && !option_given(given, "micro-batch"))) o->micro_batch = o->batch;
-    if (mode & (MODE_TRAIN | MODE_INFO) && o->micro_batch > o->batch)
-        die_usage("--micro-batch %zu is larger than --batch %zu", o->micro_batch, o->batch);
+/* Defaults that depend on other options. */
+static void options_complete(Options *o, const bool given[OPTION_ROWS], char command) {
+    if (command == 'e' && !option_given(given, "eval-batches")) o->eval_batches = 0;
+    if (!o->micro_batch) o->micro_batch = o->batch;
+    if (!option_given(given, "micro-batch") && o->micro_batch > o->batch)
+        o->micro_batch = o->batch;
     if (o->min_lr < 0) o->min_lr = o->lr / 10;
-    if (o->min_lr > o->lr) die_usage("--min-lr %g is larger than --lr %g", o->min_lr, o->lr);
     if (!option_given(given, "warmup") && o->warmup > o->steps / 10) o->warmup = o->steps / 10;
-    if (o->warmup >= o->steps) die_usage("--warmup %zu leaves nothing of --steps %zu", o->warmup, o->steps);
     if (!option_given(given, "cooldown")) o->cooldown = o->steps / 5;
-    if (o->warmup + o->cooldown > o->steps)
-        die_usage("--warmup %zu and --cooldown %zu do not fit into --steps %zu", o->warmup, o->cooldown, o->steps);
-    if (o->validation + o->test > 0.9) die_usage("--validation %g and --test %g leave too little to train on", o->validation, o->test);
-    if (o->vocab != 0 && o->vocab != 256) die_usage("--vocab %zu: it must be 0 or 256", o->vocab);
-    if (mode & (MODE_GENERATE | MODE_EVAL) && !o->model) die_usage("name a model: --model out/model/best");
+}
+
+/* Refuses combinations that cannot be meant. */
+static void options_check(const Options *o, const bool given[OPTION_ROWS], char command) {
     const char *shape[] = {"layers", "heads", "channels", "context", "vocab", "no-bias"};
-    for (size_t i = 0; (o->init || o->model) && i < 6; i++)
-        if (option_given(given, shape[i])) die_usage("--%s cannot be changed: the model in %s has its own", shape[i], o->init ? o->init : o->model);
-    Config c = {o->layers, o->heads, o->channels, o->context, 1, true, (float)o->dropout};
-    char *problem = config_problem(&c);
+    const char *folder = o->init ? o->init : o->model;
+    for (size_t i = 0; folder && i < sizeof shape / sizeof *shape; i++)
+        if (option_given(given, shape[i]))
+            die_usage("--%s cannot be chosen: the model in %s has its own", shape[i], folder);
+    if (strchr("ge", command) && !o->model)
+        die_usage("no model is named; say --model out/model/best");
+    if (strchr("ti", command) && o->micro_batch > o->batch)
+        die_usage("--micro-batch %zu is larger than --batch %zu", o->micro_batch, o->batch);
+    if (o->min_lr > o->lr) die_usage("--min-lr %g is larger than --lr %g", o->min_lr, o->lr);
+    if (o->warmup >= o->steps)
+        die_usage("--warmup %zu leaves nothing of --steps %zu", o->warmup, o->steps);
+    if (o->schedule == SCHEDULE_TRAPEZOID && o->warmup + o->cooldown > o->steps)
+        die_usage("--warmup %zu and --cooldown %zu do not fit into --steps %zu", o->warmup,
+                  o->cooldown, o->steps);
+    if (o->validation + o->test > 0.9)
+        die_usage("--validation %g and --test %g leave too little to train on", o->validation,
+                  o->test);
+    if (o->vocab != 0 && o->vocab != 256)
+        die_usage("--vocab %zu: it must be 0 or 256", o->vocab);
+    Config config = {o->layers, o->heads, o->channels, o->context, 1, true, (float)o->dropout};
+    char *problem = config_problem(&config);
     if (problem) die_usage("%s", problem);
-#ifdef _OPENMP
-    if (o->threads) omp_set_num_threads((int)o->threads);
-#endif
 }
 
 /* The text that the options name, or else this project's own. */
@@ -2462,7 +2906,8 @@ static Bytes data_read(const Options *o) {
     for (size_t i = 0; !o->data[0] && i < sizeof own / sizeof *own; i++)
         if (access(own[i], F_OK) == 0) text_collect(&text, own[i], true);
     if (!text.size)
-        die("%s: there is no text in it", o->data[0] ? o->data[0] : "this folder (name a text: --data FILE)");
+        die("%s: there is no text in it",
+            o->data[0] ? o->data[0] : "this folder (name a text: --data FILE)");
     return text;
 }
 
@@ -2470,20 +2915,24 @@ static Bytes data_read(const Options *o) {
 static void run_corpus(Run *run, const Bytes *text, size_t T) {
     const char *name = run->o->data[0] ? run->o->data[0] : "this project's text";
     run->corpus.bytes = text->size;
-    run->corpus.count = tokenizer_encode(run->tokenizer, text->data, text->size, name, &run->corpus.tokens);
+    run->corpus.count =
+        tokenizer_encode(run->tokenizer, text->data, text->size, name, &run->corpus.tokens);
     corpus_split(&run->corpus, run->o->validation, run->o->test, run->splits);
     for (int i = 0; i < SPLITS; i++) {
         const Split *s = &run->splits[i];
         fprintf(stderr, "%-12s %zu tokens\n", s->name, s->count);
         bool used = i == SPLIT_TRAIN || (i == SPLIT_VALIDATION && run->o->validation > 0);
         if (used && s->count < T + 1)
-            die("%s: its %s part has %zu tokens, but one window of context %zu needs %zu: a longer text or a "
-                "smaller --context is needed", name, s->name, s->count, T, T + 1);
+            die("%s: its %s part has %zu tokens, but one window of context %zu needs %zu: a "
+                "longer text or a "
+                "smaller --context is needed",
+                name, s->name, s->count, T, T + 1);
     }
 }
 
 static void run_destroy(Run *run) {
-    if (run->log && fclose(run->log) != 0) die("%s/log.csv: cannot write: %s", run->o->out, strerror(errno));
+    if (run->log && fclose(run->log) != 0)
+        die("%s/log.csv: cannot write: %s", run->o->out, strerror(errno));
     tokenizer_destroy(run->tokenizer);
     gpt_destroy(run->gpt);
     activations_destroy(run->activations);
@@ -2508,8 +2957,9 @@ static void run_model(Run *run, const Bytes *text) {
         return;
     }
     run->tokenizer = tokenizer_create(o->vocab == 0 ? text->data : NULL, text->size);
-    Config config = {o->layers, o->heads, o->channels, o->context, run->tokenizer->vocab, !o->no_bias,
-                     (float)o->dropout};
+    Config config = {
+        o->layers,   o->heads,         o->channels, o->context, run->tokenizer->vocab,
+        !o->no_bias, (float)o->dropout};
     run->gpt = gpt_create(&config, true);
     gpt_initialize(run->gpt, o->seed);
 }
@@ -2523,11 +2973,13 @@ static void command_train(const Options *o) {
     Bytes text = data_read(o);
     run_model(&run, &text);
     const size_t T = run.gpt->config.context, B = o->micro_batch;
-    fprintf(stderr, "%-12s %zu bytes, vocabulary %zu\n", "text", text.size, run.tokenizer->vocab);
+    fprintf(stderr, "%-12s %zu bytes, vocabulary %zu\n", "text", text.size,
+            run.tokenizer->vocab);
     run_corpus(&run, &text, T);
     free(text.data);
     tensors_print(stderr, run.gpt);
-    budget_print(stderr, run.gpt, B, (double)o->steps * (double)o->batch * (double)T, (double)run.splits[SPLIT_TRAIN].count);
+    budget_print(stderr, run.gpt, B, (double)o->steps * (double)o->batch * (double)T,
+                 (double)run.splits[SPLIT_TRAIN].count);
     run.optimizer = optimizer_create(run.gpt->parameter_count);
     run.activations = activations_create(&run.gpt->config, B, T, true, 0);
     run.cache = cache_create(&run.gpt->config);
@@ -2535,7 +2987,8 @@ static void command_train(const Options *o) {
     run.targets = memory_allocate(B * T, sizeof *run.targets);
     run.dlosses = memory_allocate(B * T, sizeof *run.dlosses);
     run.source = (BatchSource){&run.splits[SPLIT_TRAIN], o->batch, T, o->order, o->seed, 0, 1};
-    run.schedule = (Schedule){o->schedule, (float)o->lr, (float)o->min_lr, o->warmup, o->steps, o->cooldown};
+    run.schedule = (Schedule){o->schedule, (float)o->lr, (float)o->min_lr,
+                              o->warmup,   o->steps,     o->cooldown};
     run.best_folder = text_format("%s/best", o->out);
     run.peak = peak_flops();
     fprintf(stderr, "%d threads, %.0f GFLOP/s at best\n\n", thread_count(), run.peak / 1e9);
@@ -2544,7 +2997,9 @@ static void command_train(const Options *o) {
     run.log = fopen(path, "w");
     if (!run.log) die("%s: cannot create: %s", path, strerror(errno));
     free(path);
-    fputs("step,epoch,tokens,loss,val_loss,val_bits_per_byte,lr,norm,tokens_per_second,seconds\n", run.log);
+    fputs("step,epoch,tokens,loss,val_loss,val_bits_per_byte,lr,norm,tokens_per_second,"
+          "seconds\n",
+          run.log);
     run_train(&run);
     run_destroy(&run);
 }
@@ -2563,10 +3018,12 @@ static void command_generate(const Options *o) {
     run.cache = cache_create(&run.gpt->config);
     uint32_t *prompt;
     Sampling sampling = {o->temperature, o->top_k, o->top_p};
-    size_t n = tokenizer_encode(run.tokenizer, (const unsigned char *)o->prompt, strlen(o->prompt), "--prompt", &prompt);
+    size_t n = tokenizer_encode(run.tokenizer, (const unsigned char *)o->prompt,
+                                strlen(o->prompt), "--prompt", &prompt);
     if (!n) die_usage("--prompt: it must not be empty");
     fputs(o->prompt, stdout);
-    text_generate(run.gpt, run.cache, run.tokenizer, prompt, n, o->tokens, &sampling, o->seed, stdout);
+    text_generate(run.gpt, run.cache, run.tokenizer, prompt, n, o->tokens, &sampling, o->seed,
+                  stdout);
     putchar('\n');
     free(prompt);
     run_destroy(&run);
@@ -2580,11 +3037,14 @@ static void command_eval(const Options *o) {
     run_corpus(&run, &text, T);
     free(text.data);
     const Split *split = &run.splits[o->split];
-    if (split->count < T + 1) die("the %s part has %zu tokens: too few for one window of %zu", split->name, split->count, T);
+    if (split->count < T + 1)
+        die("the %s part has %zu tokens: too few for one window of %zu", split->name,
+            split->count, T);
     run.activations = activations_create(&run.gpt->config, o->micro_batch, T, false, 0);
-    Evaluation e = split_evaluate(run.gpt, run.activations, run.tokenizer, split, o->eval_batches * o->micro_batch);
-    printf("%s: loss %.4f, perplexity %.3f, %.4f bits per byte, over %zu tokens\n", split->name, e.loss,
-           exp(e.loss), e.bits_per_byte, e.tokens);
+    Evaluation e = split_evaluate(run.gpt, run.activations, run.tokenizer, split,
+                                  o->eval_batches * o->micro_batch);
+    printf("%s: loss %.4f, perplexity %.3f, %.4f bits per byte, over %zu tokens\n", split->name,
+           e.loss, exp(e.loss), e.bits_per_byte, e.tokens);
     run_destroy(&run);
 }
 
@@ -2599,14 +3059,17 @@ static void command_info(const Options *o) {
             vocab = run.tokenizer->vocab;
             free(text.data);
         }
-        Config config = {o->layers, o->heads, o->channels, o->context, vocab, !o->no_bias, (float)o->dropout};
+        Config config = {o->layers, o->heads,    o->channels,      o->context,
+                         vocab,     !o->no_bias, (float)o->dropout};
         run.gpt = gpt_create(&config, false); /* zero pages: nothing is touched */
     }
     double tokens = (double)o->steps * (double)o->batch * (double)run.gpt->config.context;
     tensors_print(stdout, run.gpt);
     budget_print(stdout, run.gpt, o->micro_batch, tokens, 0);
-    printf("an untrained model's loss: ln V = ln %zu = %.4f\n", run.gpt->config.vocab, log((double)run.gpt->config.vocab));
-    printf("Adam's moments for 70 billion parameters at 4 bytes: 2 x 70e9 x 4 B = %s\n", bytes_text(2 * 70e9 * 4));
+    printf("an untrained model's loss: ln V = ln %zu = %.4f\n", run.gpt->config.vocab,
+           log((double)run.gpt->config.vocab));
+    printf("Adam's moments for 70 billion parameters at 4 bytes: 2 x 70e9 x 4 B = %s\n",
+           bytes_text(2 * 70e9 * 4));
     run_destroy(&run);
 }
 
@@ -2614,13 +3077,20 @@ int main(int argc, char **argv) {
     program_name = "train";
     Options options = DEFAULTS;
     bool given[OPTION_ROWS] = {false};
-    int mode = options_read(&options, given, argc, argv);
-    options_finish(&options, given, mode);
-    if (mode == MODE_TRAIN) command_train(&options);
-    if (mode == MODE_GENERATE) command_generate(&options);
-    if (mode == MODE_EVAL) command_eval(&options);
-    if (mode == MODE_INFO) command_info(&options);
-    if (fflush(stdout) != 0 || ferror(stdout)) die("cannot write the output: %s", strerror(errno));
+    char command = options_read(&options, given, argc, argv);
+    options_complete(&options, given, command);
+    options_check(&options, given, command);
+#ifdef _OPENMP
+    if (options.threads) omp_set_num_threads((int)options.threads);
+#endif
+    switch (command) {
+        case 't': command_train(&options); break;
+        case 'g': command_generate(&options); break;
+        case 'e': command_eval(&options); break;
+        case 'i': command_info(&options); break;
+    }
+    if (fflush(stdout) != 0 || ferror(stdout))
+        die("cannot write the output: %s", strerror(errno));
     return 0;
 }
 #endif /* TRAIN_NO_MAIN */

@@ -1,0 +1,51 @@
+# Every program is one compile line.
+#   make        builds ./train                       make run     trains on this project's own text, then writes
+#   make test   every check that needs no Python     make debug   the same program with sanitizers, ./build/train-debug
+# Another compiler or machine: make CC=clang, make CFLAGS='-O2', make OPENMP= (one thread).
+
+CFLAGS ?= -O3 -march=native
+# gnu11, not c11: with -std=c11 gcc fuses no multiplication with an addition, at half the speed.
+FLAGS = -std=gnu11 -fno-math-errno -Wall -Wextra $(CFLAGS)
+SANITIZE = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+# OpenMP if the compiler has it; without it everything works the same on one thread.
+OPENMP := $(shell d=$$(mktemp -d) && echo 'int main(void) { return 0; }' > $$d/a.c && \
+            $(CC) -fopenmp $$d/a.c -o $$d/a 2>/dev/null && echo -fopenmp; rm -rf $$d)
+PYTHON ?= python3
+TESTS = $(patsubst tests/%.c,build/%,$(wildcard tests/test_*.c))
+SOURCES = train.c tokenizer.c
+
+all: build/train
+
+build/train: train.c tokenizer.c | build
+	$(CC) $(FLAGS) $(OPENMP) train.c -o $@ -lm
+	ln -sf build/train train
+
+build/test_%: tests/test_%.c tests/check.c $(SOURCES) | build
+	$(CC) $(FLAGS) $(OPENMP) $< -o $@ -lm
+
+build/train-debug: $(SOURCES) | build
+	$(CC) $(FLAGS) $(SANITIZE) train.c -o $@ -lm
+
+build:
+	mkdir -p build
+
+debug: build/train-debug
+
+run: build/train
+	./train --out out/first --overwrite --steps 3000
+	./train generate --model out/first/best
+
+test: build/train $(TESTS)
+	sh tests/run.sh $(TESTS)
+
+# The rest needs Python and the packages of dev/requirements.txt.
+check-reference:
+	$(PYTHON) dev/reference/generate.py --check
+
+check-faults:
+	$(PYTHON) dev/planted_faults.py
+
+clean:
+	rm -rf build train
+
+.PHONY: all debug run test check-reference check-faults clean
