@@ -69,7 +69,8 @@
 #ifdef _OPENMP
 #include <omp.h>
 #else
-#pragma GCC diagnostic ignored "-Wunknown-pragmas" /* one thread: the omp lines mean nothing */
+#pragma GCC diagnostic ignored "-Wunknown-pragmas" /* one thread: the omp lines mean nothing   \
+                                                    */
 #endif
 
 #define TOKENIZER_NO_MAIN
@@ -199,7 +200,10 @@ static int name_compare(const void *a, const void *b) {
 void text_collect(Bytes *text, const char *path, bool named) {
     struct stat status;
     if (stat(path, &status) != 0) die("%s: cannot open: %s", path, strerror(errno));
-    if (S_ISREG(status.st_mode)) { text_append(text, path, named); return; }
+    if (S_ISREG(status.st_mode)) {
+        text_append(text, path, named);
+        return;
+    }
     if (!S_ISDIR(status.st_mode)) {
         if (named) die("%s: is neither a file nor a folder", path);
         return;
@@ -243,8 +247,8 @@ static const char *const ORDER_NAMES[] = {"epochs", "windows", NULL};
 
 typedef struct {
     const Split *split;
-    size_t batch;  /* sequences in a step, over all ranks */
-    size_t T;      /* tokens in a sequence */
+    size_t batch; /* sequences in a step, over all ranks */
+    size_t T;     /* tokens in a sequence */
     int order; /* ORDER_EPOCHS: each window once an epoch, shuffled; ORDER_WINDOWS: at random */
     uint64_t seed;
     size_t rank, world;
@@ -476,7 +480,7 @@ void layernorm_backward(float *dx /* adds */, float *dweight, float *dbias, cons
     #pragma omp parallel for
     for (size_t c0 = 0; c0 < C; c0 += SLICE) { /* sums over rows: threads own channels */
         size_t count = C - c0 < SLICE ? C - c0 : SLICE;
-        float dw[SLICE] = {0}, db[SLICE] = {0};
+        double dw[SLICE] = {0}, db[SLICE] = {0};
         for (size_t n = 0; n < N; n++) {
             const float *x_n = x + n * C + c0, *dy_n = dy + n * C + c0;
             for (size_t c = 0; c < count; c++) {
@@ -484,8 +488,8 @@ void layernorm_backward(float *dx /* adds */, float *dweight, float *dbias, cons
                 db[c] += dy_n[c];
             }
         }
-        scaled_add(dweight + c0, 1.0f, dw, count);
-        if (dbias) scaled_add(dbias + c0, 1.0f, db, count);
+        for (size_t c = 0; c < count; c++) dweight[c0 + c] += (float)dw[c];
+        for (size_t c = 0; c < count && dbias; c++) dbias[c0 + c] += (float)db[c];
     }
 }
 
@@ -512,9 +516,10 @@ static void column_sums_add(float *sums, const float *y, size_t N, size_t O) {
     #pragma omp parallel for
     for (size_t o0 = 0; o0 < O; o0 += SLICE) {
         size_t count = O - o0 < SLICE ? O - o0 : SLICE;
-        float sum[SLICE] = {0};
-        for (size_t n = 0; n < N; n++) scaled_add(sum, 1.0f, y + n * O + o0, count);
-        scaled_add(sums + o0, 1.0f, sum, count);
+        double sum[SLICE] = {0};
+        for (size_t n = 0; n < N; n++)
+            for (size_t o = 0; o < count; o++) sum[o] += y[n * O + o0 + o];
+        for (size_t o = 0; o < count; o++) sums[o0 + o] += (float)sum[o];
     }
 }
 
@@ -544,7 +549,8 @@ typedef struct {
 
 static inline float dropout_factor(Dropout dropout, uint64_t i) {
     return random_uniform(dropout.key, dropout.first + i) >= dropout.rate
-               ? 1.0f / (1.0f - dropout.rate) : 0.0f;
+               ? 1.0f / (1.0f - dropout.rate)
+               : 0.0f;
 }
 
 void dropout_forward(float *y /* may be x */, const float *x, size_t N, Dropout dropout) {
@@ -653,28 +659,30 @@ void attention_backward_plain(float *dqkv /* sets */, const float *dy, const flo
  * a single matrix.  GPT-2 uses the tanh form (Hendrycks and Gimpel 2016, arXiv:1606.08415,
  * section 2):
  *   y = x/2 (1 + tanh(u)),    u = sqrt(2/pi) (x + 0.044715 x^3)
- * With s = 1/(1 + exp(-2u)) it is y = x s, because (1 + tanh u)/2 = s: one exponential instead
- * of a tanh.  Backward, by the product rule and ds/du = 2 s (1 - s):
- *   dx = dy (s + x 2 s (1 - s) du/dx),    du/dx = sqrt(2/pi) (1 + 3 * 0.044715 x^2)
- * x, y (N).  Pitfall: the backward pass needs x, not y; y cannot be undone (it falls, then
- * rises). */
+ * With e = exp(-2u) and s = 1/(1 + e) it is y = x s, because (1 + tanh u)/2 = s: one
+ * exponential instead of a tanh.  Backward, by the product rule and ds/du = 2 s (1 - s), where
+ * 1 - s = e s:
+ *   dx = dy (s + x 2 s (e s) du/dx),    du/dx = sqrt(2/pi) (1 + 3 * 0.044715 x^2)
+ * x, y (N).  Cost: some 20 FLOPs an element.
+ * Pitfalls: the backward pass needs x, not y; y cannot be undone (it falls, then rises).  1 - s
+ * computed as it stands has no digits left where s is near 1. */
 static const float SQRT_2_OVER_PI = 0.797884561f;
 
-static inline float gelu_gate(float x) { /* s above */
-    return 1.0f / (1.0f + exponential(-2.0f * SQRT_2_OVER_PI * (x + 0.044715f * x * x * x)));
+static inline float gelu_exponential(float x) { /* e above */
+    return exponential(-2.0f * SQRT_2_OVER_PI * (x + 0.044715f * x * x * x));
 }
 
 void gelu_forward(float *y, const float *x, size_t N) {
     #pragma omp parallel for
-    for (size_t i = 0; i < N; i++) y[i] = x[i] * gelu_gate(x[i]);
+    for (size_t i = 0; i < N; i++) y[i] = x[i] / (1.0f + gelu_exponential(x[i]));
 }
 
 void gelu_backward(float *dx /* sets; may be dy */, const float *dy, const float *x, size_t N) {
     #pragma omp parallel for
     for (size_t i = 0; i < N; i++) {
-        float s = gelu_gate(x[i]);
+        float e = gelu_exponential(x[i]), s = 1.0f / (1.0f + e);
         float du = SQRT_2_OVER_PI * (1.0f + 3.0f * 0.044715f * x[i] * x[i]);
-        dx[i] = dy[i] * (s + x[i] * 2.0f * s * (1.0f - s) * du);
+        dx[i] = dy[i] * (s + x[i] * 2.0f * s * (e * s) * du);
     }
 }
 
@@ -721,11 +729,14 @@ void unembedding_backward(float *dx /* sets */, float *dwte, const float *dlogit
  *   loss = -log p[target] = lse - logit[target],      lse = log(sum over w of exp(logit[w]))
  * Backward, for a weight dloss on this place: d lse / d logit[v] = p[v], so
  *   dlogit[v] = dloss (p[v] - (v is the target))
- * The gradient is what the model said minus what was true: never more than 1, and not small
- * as long as the model is confidently wrong.
- * Shapes: logits (N,V); targets, losses, lse (N), lse saved.  A target below 0 asks for no
- * prediction: loss 0 and gradient 0.  Cost: an exponential for each logit, in each direction.
- * Pitfall: log(softmax) computed in two steps overflows, or takes the logarithm of 0. */
+ * The gradient is what the model said minus what was true: never more than 1, and not small as
+ * long as the model is confidently wrong.  Shapes: logits (N,V); targets, losses, lse (N), lse
+ * saved.  A target below 0 asks for no prediction: loss 0 and gradient 0.  Cost: an exponential
+ * for each logit, in each direction.  Pitfall: log(softmax) computed in two steps overflows, or
+ * takes the logarithm of 0.  And lse is one float: where it is near 500 its last bit is 3e-5,
+ * which is nothing beside lse, but much beside a loss or as an error in an exponent.  So the
+ * loss is not taken from it, and the backward pass divides by the sum of its own row, which
+ * takes out the error that all share.  */
 void cross_entropy_forward(float *losses, float *lse, const float *logits,
                            const int32_t *targets, size_t N, size_t V) {
     #pragma omp parallel for
@@ -737,8 +748,9 @@ void cross_entropy_forward(float *losses, float *lse, const float *logits,
         for (; v + LANES <= V; v += LANES)
             for (int j = 0; j < LANES; j++) lane[j] += exponential(logit[v + j] - maximum);
         for (int j = 0; v < V; v++, j++) lane[j] += exponential(logit[v] - maximum);
-        lse[n] = maximum + logf(lanes_total(lane));
-        losses[n] = targets[n] < 0 ? 0.0f : lse[n] - logit[targets[n]];
+        float log_sum = logf(lanes_total(lane));
+        lse[n] = maximum + log_sum;
+        losses[n] = targets[n] < 0 ? 0.0f : log_sum - (logit[targets[n]] - maximum);
     }
 }
 
@@ -749,7 +761,14 @@ void cross_entropy_backward(float *dlogits /* sets; may be logits */, const floa
     for (size_t n = 0; n < N; n++) {
         float *dlogit = dlogits + n * V, weight = targets[n] < 0 ? 0.0f : dlosses[n];
         const float *logit = logits + n * V;
-        for (size_t v = 0; v < V; v++) dlogit[v] = weight * exponential(logit[v] - lse[n]);
+        float lane[LANES] = {0};
+        size_t v = 0;
+        for (; v + LANES <= V; v += LANES)
+            for (int j = 0; j < LANES; j++)
+                lane[j] += dlogit[v + j] = exponential(logit[v + j] - lse[n]);
+        for (int j = 0; v < V; v++, j++) lane[j] += dlogit[v] = exponential(logit[v] - lse[n]);
+        float factor = weight / lanes_total(lane); /* the sum is 1 but for rounding */
+        for (v = 0; v < V; v++) dlogit[v] *= factor;
         if (targets[n] >= 0) dlogit[targets[n]] -= weight;
     }
 }
@@ -807,17 +826,17 @@ void matrix_product_plain(float *result, size_t pitch, Matrix A, Matrix B, const
 #if defined(__AVX512F__)
 enum { WIDTH = 16, TILE_ROWS = 14, TILE_VECTORS = 2 }; /* 28 results + 3 of 32 registers */
 #elif defined(__AVX__)
-enum { WIDTH = 8, TILE_ROWS = 6, TILE_VECTORS = 2 };   /* 12 + 3 of 16 */
+enum { WIDTH = 8, TILE_ROWS = 6, TILE_VECTORS = 2 }; /* 12 + 3 of 16 */
 #elif defined(__aarch64__)
-enum { WIDTH = 4, TILE_ROWS = 8, TILE_VECTORS = 3 };   /* 24 + 4 of 32 */
+enum { WIDTH = 4, TILE_ROWS = 8, TILE_VECTORS = 3 }; /* 24 + 4 of 32 */
 #else
-enum { WIDTH = 4, TILE_ROWS = 4, TILE_VECTORS = 3 };   /* 12 + 4 of 16 */
+enum { WIDTH = 4, TILE_ROWS = 4, TILE_VECTORS = 3 }; /* 12 + 4 of 16 */
 #endif
 enum {
     TILE_COLUMNS = TILE_VECTORS * WIDTH,
-    DEPTH = 256,     /* a panel of 256 x 32 floats is 32 KB */
-    PANELS = 128,    /* panels packed at a time: 4 MB, in the last-level cache */
-    BLOCK_TILES = 16, /* tiles of rows that use a panel in turn; their A is some 200 KB */
+    DEPTH = 256,            /* a panel of 256 x 32 floats is 32 KB */
+    PANELS = 128,           /* panels packed at a time: 4 MB, in the last-level cache */
+    BLOCK_TILES = 16,       /* tiles of rows that use a panel in turn; their A is some 200 KB */
     PARALLEL_FLOPS = 200000 /* below this, waking the other threads costs more than they save */
 };
 
@@ -843,16 +862,16 @@ static inline void vector_store(float *to, Vector v) { memcpy(to, &v, sizeof v);
 /* One tile: `rows` rows of A (row 0 begins at A.at) against a panel of B, whose row k begins at
  * panel + k*panel_pitch.  It is compiled once for each number of rows, a constant in every
  * call.  */
-static inline __attribute__((always_inline)) void tile_multiply(
-    size_t rows, float *result, size_t pitch, Matrix A, const float *panel, size_t panel_pitch,
-    const float *bias, size_t columns, size_t depth, bool add) {
+static inline __attribute__((always_inline)) void
+tile_multiply(size_t rows, float *result, size_t pitch, Matrix A, const float *panel,
+              size_t panel_pitch, const float *bias, size_t columns, size_t depth, bool add) {
     Vector sum[TILE_ROWS][TILE_VECTORS];
-    UNROLL for (size_t r = 0; r < rows; r++)
-        UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) sum[r][j] = (Vector){0};
+    UNROLL for (size_t r = 0; r < rows; r++) UNROLL for (size_t j = 0; j < TILE_VECTORS; j++)
+        sum[r][j] = (Vector){0};
     for (size_t k = 0; k < depth; k++) {
         Vector b[TILE_VECTORS];
-        UNROLL for (size_t j = 0; j < TILE_VECTORS; j++)
-            b[j] = vector_load(panel + k * panel_pitch + j * WIDTH);
+        UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) b[j] =
+            vector_load(panel + k * panel_pitch + j * WIDTH);
         UNROLL for (size_t r = 0; r < rows; r++) {
             float a_rk = A.at[r * A.row + k * A.column];
             UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) sum[r][j] += a_rk * b[j];
@@ -861,12 +880,12 @@ static inline __attribute__((always_inline)) void tile_multiply(
     if (columns == TILE_COLUMNS) {
         UNROLL for (size_t r = 0; r < rows; r++)
             UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) {
-                float *to = result + r * pitch + j * WIDTH;
-                Vector start = (Vector){0};
-                if (add) start = vector_load(to);
-                else if (bias) start = vector_load(bias + j * WIDTH);
-                vector_store(to, start + sum[r][j]);
-            }
+            float *to = result + r * pitch + j * WIDTH;
+            Vector start = (Vector){0};
+            if (add) start = vector_load(to);
+            else if (bias) start = vector_load(bias + j * WIDTH);
+            vector_store(to, start + sum[r][j]);
+        }
         return;
     }
     UNROLL for (size_t r = 0; r < rows; r++) { /* at the right border of the result */
@@ -894,8 +913,20 @@ static void panel_multiply(float *result, size_t pitch, Matrix A, const float *p
             tile_multiply(r, to, pitch, from, panel, panel_pitch, bias, columns, depth, add);  \
         break
         switch (rows) {
-            TILE(14); TILE(13); TILE(12); TILE(11); TILE(10); TILE(9); TILE(8);
-            TILE(7); TILE(6); TILE(5); TILE(4); TILE(3); TILE(2); TILE(1);
+            TILE(14);
+            TILE(13);
+            TILE(12);
+            TILE(11);
+            TILE(10);
+            TILE(9);
+            TILE(8);
+            TILE(7);
+            TILE(6);
+            TILE(5);
+            TILE(4);
+            TILE(3);
+            TILE(2);
+            TILE(1);
         }
 #undef TILE
     }
@@ -943,13 +974,12 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
             for (size_t task = 0; task < blocks * panels; task++) {
                 size_t m = task / panels * block_rows, n = task % panels * TILE_COLUMNS;
                 if (m >= M) continue; /* rounding up can leave the last block without rows */
-                panel_multiply(result + m * pitch + n0 + n, pitch,
-                               (Matrix){A.at + m * A.row + k0 * A.column, A.row, A.column},
-                               packed + n * DEPTH, TILE_COLUMNS,
-                               bias && k0 == 0 ? bias + n0 + n : NULL,
-                               M - m < block_rows ? M - m : block_rows,
-                               width - n < TILE_COLUMNS ? width - n : TILE_COLUMNS, depth,
-                               add || k0 > 0);
+                panel_multiply(
+                    result + m * pitch + n0 + n, pitch,
+                    (Matrix){A.at + m * A.row + k0 * A.column, A.row, A.column},
+                    packed + n * DEPTH, TILE_COLUMNS, bias && k0 == 0 ? bias + n0 + n : NULL,
+                    M - m < block_rows ? M - m : block_rows,
+                    width - n < TILE_COLUMNS ? width - n : TILE_COLUMNS, depth, add || k0 > 0);
             }
         }
     }
@@ -1152,15 +1182,29 @@ void attention_backward(float *dqkv /* sets */, const float *dy, const float *y,
 
 typedef struct {
     size_t layers, heads, channels, context, vocab; /* L, H, C, the largest T, V */
-    bool bias; /* do linear layers and norms have biases? */
-    float dropout;                                  /* rate, 0 to below 1 */
+    bool bias;     /* do linear layers and norms have biases? */
+    float dropout; /* rate, 0 to below 1 */
 } Config;
 
 enum { /* kinds of tensors, in the order in which they lie in the arena */
-    WTE, WPE,
-    LN1_W, LN1_B, QKV_W, QKV_B, PROJ_W, PROJ_B, LN2_W, LN2_B, FC_W, FC_B, OUT_W, OUT_B,
-    LNF_W, LNF_B,
-    KINDS, BLOCK_KINDS = LNF_W - LN1_W
+       WTE,
+       WPE,
+       LN1_W,
+       LN1_B,
+       QKV_W,
+       QKV_B,
+       PROJ_W,
+       PROJ_B,
+       LN2_W,
+       LN2_B,
+       FC_W,
+       FC_B,
+       OUT_W,
+       OUT_B,
+       LNF_W,
+       LNF_B,
+       KINDS,
+       BLOCK_KINDS = LNF_W - LN1_W
 };
 
 /* Names and shapes are those of Hugging Face's GPT-2.  Shapes are in the letters of the symbol
@@ -1197,7 +1241,7 @@ typedef struct {
     size_t offset, count;  /* floats; count is 0 for a bias in a model without biases */
     float deviation; /* of the normal draws it starts from; 0: it starts from `constant` */
     float constant;
-    bool decay;            /* matrices and embeddings decay, biases and norms do not */
+    bool decay; /* matrices and embeddings decay, biases and norms do not */
 } Tensor;
 
 typedef struct {
@@ -1220,8 +1264,12 @@ static size_t table_fill(const Config *config, Tensor *table, size_t *parameters
         Tensor t = {.offset = offset};
         for (int d = 0; d < 2; d++) {
             char letter = d ? TENSOR_KINDS[kind].columns : TENSOR_KINDS[kind].rows;
-            t.shape[d] = letter == 'V' ? config->vocab : letter == 'P' ? config->context :
-                         letter == 'C' ? C : letter == '3' ? 3 * C : letter == 'F' ? 4 * C : 1;
+            t.shape[d] = letter == 'V'   ? config->vocab
+                         : letter == 'P' ? config->context
+                         : letter == 'C' ? C
+                         : letter == '3' ? 3 * C
+                         : letter == 'F' ? 4 * C
+                                         : 1;
         }
         t.rank = TENSOR_KINDS[kind].columns == '1' ? 1 : 2;
         t.decay = t.rank == 2;
@@ -1240,6 +1288,10 @@ static size_t table_fill(const Config *config, Tensor *table, size_t *parameters
     return row;
 }
 
+static size_t tensor_rows(const Config *config) { /* of the table */
+    return KINDS + (config->layers - 1) * BLOCK_KINDS;
+}
+
 size_t config_parameters(const Config *config) {
     size_t parameters;
     table_fill(config, NULL, &parameters);
@@ -1251,7 +1303,7 @@ size_t config_parameters(const Config *config) {
 GPT *gpt_create(const Config *config, bool training) {
     GPT *gpt = memory_allocate(1, sizeof *gpt);
     gpt->config = *config;
-    gpt->table = memory_allocate(4 + config->layers * BLOCK_KINDS, sizeof *gpt->table);
+    gpt->table = memory_allocate(tensor_rows(config), sizeof *gpt->table);
     gpt->tensor_count = table_fill(config, gpt->table, &gpt->parameter_count);
     gpt->weights = memory_allocate(gpt->parameter_count, sizeof *gpt->weights);
     if (training)
@@ -1282,8 +1334,9 @@ void gpt_initialize(GPT *gpt, uint64_t seed) {
 /* Row of the table for a kind and a layer (0 for those outside the blocks). */
 static const Tensor *tensor_of(const GPT *gpt, int kind, size_t layer) {
     size_t row = kind < LN1_W ? (size_t)kind
-               : kind < LNF_W ? LN1_W + layer * BLOCK_KINDS + (size_t)(kind - LN1_W)
-               : LN1_W + gpt->config.layers * BLOCK_KINDS + (size_t)(kind - LNF_W);
+                 : kind < LNF_W
+                     ? LN1_W + layer * BLOCK_KINDS + (size_t)(kind - LN1_W)
+                     : LN1_W + gpt->config.layers * BLOCK_KINDS + (size_t)(kind - LNF_W);
     return &gpt->table[row];
 }
 
@@ -1303,27 +1356,27 @@ static float *gradient_of(GPT *gpt, int kind, size_t layer) {
  * product and of every bend, so training keeps them for all layers; evaluation keeps one
  * layer's and uses it again for the next.  */
 typedef struct {
-    size_t B, T;          /* the largest batch and length they hold; N = B*T below */
-    bool training;        /* is there a backward pass? */
-    size_t kept;          /* layers kept: L in training, else 1 */
-    size_t head_rows;     /* rows of logits held at a time; below N they are computed again */
+    size_t B, T;      /* the largest batch and length they hold; N = B*T below */
+    bool training;    /* is there a backward pass? */
+    size_t kept;      /* layers kept: L in training, else 1 */
+    size_t head_rows; /* rows of logits held at a time; below N they are computed again */
     float *arena;
-    size_t floats;        /* size of the arena */
-    float *x;             /* (kept+1,N,C) what enters each block, and what leaves the last */
+    size_t floats; /* size of the arena */
+    float *x;      /* (kept+1,N,C) what enters each block, and what leaves the last */
     float *ln1, *ln1_mean, *ln1_rstd; /* (kept,N,C), (kept,N), (kept,N) */
-    float *qkv;           /* (kept,N,3C) */
-    float *attention;     /* (kept,N,C) what the heads bring back, before the projection */
-    float *lse;           /* (kept,B,H,T) */
-    float *middle;        /* (kept,N,C) the stream between attention and MLP */
+    float *qkv;                       /* (kept,N,3C) */
+    float *attention; /* (kept,N,C) what the heads bring back, before the projection */
+    float *lse;       /* (kept,B,H,T) */
+    float *middle;    /* (kept,N,C) the stream between attention and MLP */
     float *ln2, *ln2_mean, *ln2_rstd;
-    float *fc, *gelu;     /* (kept,N,F) before and after GELU */
-    float *branch;        /* (N,C) what a half block adds, until it is added */
+    float *fc, *gelu;                    /* (kept,N,F) before and after GELU */
+    float *branch;                       /* (N,C) what a half block adds, until it is added */
     float *hidden, *lnf_mean, *lnf_rstd; /* (N,C) the last hidden state, (N), (N) */
-    float *logits;        /* (head_rows,V); the backward pass turns them into their gradient */
-    float *losses, *head_lse;            /* (N), (N) */
-    float *dx;            /* (N,C) gradient of the stream; flows through all blocks */
-    float *dbranch, *dnorm; /* (N,C) */
-    float *dwide;         /* (N,F) gradient at the wide places: GELU, then q, k, v */
+    float *logits; /* (head_rows,V); the backward pass turns them into their gradient */
+    float *losses, *head_lse; /* (N), (N) */
+    float *dx;                /* (N,C) gradient of the stream; flows through all blocks */
+    float *dbranch, *dnorm;   /* (N,C) */
+    float *dwide;             /* (N,F) gradient at the wide places: GELU, then q, k, v */
     size_t dropout_first; /* number of the first sequence in its batch, and the key of the */
     uint64_t dropout_key; /* step: the backward pass draws the same masks as the forward pass */
 } Activations;
@@ -1647,8 +1700,9 @@ typedef struct {
 float learning_rate(const Schedule *s, uint64_t step) {
     if (step < s->warmup) return s->lr * (float)(step + 1) / (float)(s->warmup + 1);
     if (s->kind == SCHEDULE_CONSTANT) return s->lr;
-    uint64_t start = s->kind != SCHEDULE_TRAPEZOID ? s->warmup :
-                     s->cooldown < s->steps ? s->steps - s->cooldown : 0;
+    uint64_t start = s->kind != SCHEDULE_TRAPEZOID ? s->warmup
+                     : s->cooldown < s->steps      ? s->steps - s->cooldown
+                                                   : 0;
     if (step >= s->steps) return s->min_lr;
     if (step < start) return s->lr;
     double p = (double)(step - start) / (double)(s->steps - start);
@@ -1777,9 +1831,12 @@ typedef struct {
 } SafeTensors;
 
 static size_t dtype_bytes(const char *dtype) { /* 0: not known */
-    static const struct { const char *name; size_t bytes; } KNOWN[] = {
-        {"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"I32", 4}, {"I16", 2},
-        {"I8", 1}, {"U64", 8}, {"U32", 4}, {"U16", 2}, {"U8", 1}, {"BOOL", 1}};
+    static const struct {
+        const char *name;
+        size_t bytes;
+    } KNOWN[] = {{"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8},
+                 {"I32", 4}, {"I16", 2}, {"I8", 1},  {"U64", 8},  {"U32", 4},
+                 {"U16", 2}, {"U8", 1},  {"BOOL", 1}};
     for (size_t i = 0; i < sizeof KNOWN / sizeof *KNOWN; i++)
         if (!strcmp(dtype, KNOWN[i].name)) return KNOWN[i].bytes;
     return 0;
@@ -1814,9 +1871,8 @@ static void safetensors_entry(SafeTensors *file, Json *j, const char *name, size
         bytes *= t.shape[d];
     }
     if (n != 2 || limits[0] > limits[1] || limits[1] > space || limits[1] - limits[0] != bytes)
-        die("%s: tensor %s: its offsets do not fit its shape and the file: the file is damaged "
-            "or "
-            "not complete",
+        die("%s: tensor %s: its offsets do not fit its shape and the file: damaged or not "
+            "complete",
             file->path, name);
     t.start = data_start + limits[0];
     t.bytes = bytes;
@@ -1844,9 +1900,8 @@ SafeTensors *safetensors_open(const char *path) {
     uint64_t header = 0;
     for (int i = 7; i >= 0; i--) header = header << 8 | file->data[i];
     if (header > file->size - 8)
-        die("%s: its header should have %llu bytes, the file has %zu: damaged, not complete, "
-            "or not a "
-            "safetensors file",
+        die("%s: its header should have %llu bytes, the file has %zu: damaged, not "
+            "complete, or not a safetensors file",
             path, (unsigned long long)header, file->size);
     Json j = {file->data, 8 + (size_t)header, 8, path, true};
     char name[128];
@@ -1930,8 +1985,8 @@ static void weights_write(const GPT *gpt, const char *path) {
 static void config_write(const Config *config, const char *path) {
     char *text = text_format(
         "{\n  \"architectures\": [\"GPT2LMHeadModel\"],\n  \"model_type\": \"gpt2\",\n"
-        "  \"vocab_size\": %zu,\n  \"n_positions\": %zu,\n  \"n_ctx\": %zu,\n  \"n_embd\": "
-        "%zu,\n"
+        "  \"vocab_size\": %zu,\n  \"n_positions\": %zu,\n  \"n_ctx\": %zu,\n  "
+        "\"n_embd\": %zu,\n"
         "  \"n_layer\": %zu,\n  \"n_head\": %zu,\n  \"n_inner\": null,\n"
         "  \"activation_function\": \"gelu_new\",\n  \"layer_norm_epsilon\": 1e-05,\n"
         "  \"initializer_range\": 0.02,\n  \"embd_pdrop\": %.9g,\n  \"attn_pdrop\": %.9g,\n"
@@ -1947,15 +2002,21 @@ static void config_write(const Config *config, const char *path) {
 
 /* NULL if a model can have this shape, else what is wrong, in memory that the caller frees. */
 char *config_problem(const Config *c) {
-    const struct { const char *name; size_t value, limit; } sizes[] = {
-        {"layers", c->layers, 1000}, {"heads", c->heads, 1000}, {"channels", c->channels, 1 << 16},
-        {"context", c->context, 1 << 20}, {"vocab", c->vocab, 1 << 24}};
+    const struct {
+        const char *name;
+        size_t value, limit;
+    } sizes[] = {{"layers", c->layers, 1000},
+                 {"heads", c->heads, 1000},
+                 {"channels", c->channels, 1 << 16},
+                 {"context", c->context, 1 << 20},
+                 {"vocab", c->vocab, 1 << 24}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (sizes[i].value < 1 || sizes[i].value > sizes[i].limit)
             return text_format("%s is %zu, it must be from 1 to %zu", sizes[i].name,
                                sizes[i].value, sizes[i].limit);
     if (c->channels % c->heads)
-        return text_format("channels (%zu) must be a multiple of heads (%zu)", c->channels, c->heads);
+        return text_format("channels (%zu) must be a multiple of heads (%zu)", c->channels,
+                           c->heads);
     if (!(c->dropout >= 0 && c->dropout < 1))
         return text_format("dropout is %g, it must be from 0 to below 1", (double)c->dropout);
     return NULL;
@@ -1984,11 +2045,13 @@ static Config config_read(const char *path) {
         } else if (!strcmp(key, "scale_attn_by_inverse_layer_idx")) {
             if (json_boolean(&j)) die("%s: %s must be false here", path, key);
         } else if (!strcmp(key, "layer_norm_epsilon")) {
-            if (fabs(json_number(&j) - LAYERNORM_EPS) > 1e-9) die("%s: %s must be 1e-5 here", path, key);
+            if (fabs(json_number(&j) - LAYERNORM_EPS) > 1e-9)
+                die("%s: %s must be 1e-5 here", path, key);
         } else if (!strcmp(key, "activation_function")) {
             json_string(&j, value, sizeof value);
             if (strcmp(value, "gelu_new") && strcmp(value, "gelu_pytorch_tanh"))
-                die("%s: activation_function is \"%s\", only gelu_new is known here", path, value);
+                die("%s: activation_function is \"%s\", only gelu_new is known here", path,
+                    value);
         } else json_skip(&j);
     }
     json_end(&j);
@@ -2057,9 +2120,9 @@ void model_write(const GPT *gpt, const Tokenizer *tokenizer, const char *folder)
 enum { DECODE_ROWS = 64 }; /* tokens of a prompt that go through the model together */
 
 typedef struct {
-    size_t length;         /* tokens seen, at most the context */
-    float *keys, *values;  /* (L,context,C) */
-    float *arena;          /* all of these; the rest is room for DECODE_ROWS tokens: */
+    size_t length;        /* tokens seen, at most the context */
+    float *keys, *values; /* (L,context,C) */
+    float *arena;         /* all of these; the rest is room for DECODE_ROWS tokens: */
     float *x, *norm, *attention, *branch; /* (rows,C) */
     float *qkv, *wide, *gelu;             /* (rows,3C), (rows,F), (rows,F) */
     float *mean, *rstd;                   /* (rows): the norms leave them, nobody needs them */
@@ -2074,7 +2137,9 @@ Cache *cache_create(const Config *config) { /* the caller calls cache_destroy */
     size_t C = config->channels, stored = config->layers * config->context * C;
     Cache *cache = memory_allocate(1, sizeof *cache);
     float *next = cache->arena = memory_allocate(cache_floats(config), sizeof(float));
-    struct { float **place; size_t count;
+    struct {
+        float **place;
+        size_t count;
     } parts[] = {{&cache->keys, stored},
                  {&cache->values, stored},
                  {&cache->x, DECODE_ROWS * C},
@@ -2213,7 +2278,8 @@ void text_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
                    const uint32_t *prompt, size_t prompt_count, size_t count,
                    const Sampling *sampling, uint64_t seed, FILE *out) {
     size_t V = gpt->config.vocab, context = gpt->config.context, length = 0;
-    size_t known = tokenizer->vocab; /* a vocabulary padded to a round size has ids without text */
+    size_t known =
+        tokenizer->vocab; /* a vocabulary padded to a round size has ids without text */
     int32_t *tokens = memory_allocate(context, sizeof *tokens);
     float *logits = memory_allocate(V, sizeof *logits);
     Candidate *room = memory_allocate(V, sizeof *room);
@@ -2260,7 +2326,7 @@ typedef struct { /* every choice that the command line offers; section 12 has na
     const char *data[64]; /* up to the first NULL */
     double validation, test;
     size_t eval_every, eval_batches, patience, log_every, sample;
-    const char *out, *init, *model;
+    const char *out, *init, *model, *tokenizer;
     bool overwrite;
     size_t seed, threads;
     int split;
@@ -2311,53 +2377,59 @@ static const char *bytes_text(double bytes) {
 }
 
 /* The table of tensors; those of the L blocks, which are alike, share a row. */
-void tensors_print(FILE *out, const GPT *gpt) {
+void tensors_print(FILE *out, const Config *config) {
+    Tensor *table = memory_allocate(tensor_rows(config), sizeof *table);
+    size_t parameters, rows = table_fill(config, table, &parameters);
     fprintf(out, "%-42s %-16s %6s %12s  %s\n", "tensor", "shape", "times", "parameters",
             "decays");
-    size_t L = gpt->config.layers;
-    for (int kind = 0; kind < KINDS; kind++) {
-        const Tensor *t = tensor_of(gpt, kind, 0);
-        size_t times = kind >= LN1_W && kind < LNF_W ? L : 1;
+    for (size_t i = 0; i < rows; i++) {
+        const Tensor *t = &table[i];
+        bool in_block = i >= LN1_W && i < rows - 2;
+        size_t times = in_block ? config->layers : 1;
         char shape[48];
-        if (!t->count) continue;
+        if (!t->count || (in_block && i >= LN1_W + BLOCK_KINDS)) continue;
         if (t->rank == 2) snprintf(shape, sizeof shape, "(%zu, %zu)", t->shape[0], t->shape[1]);
         else snprintf(shape, sizeof shape, "(%zu)", t->shape[0]);
         fprintf(out, "%-42s %-16s %6zu %12zu  %s\n", t->name, shape, times, times * t->count,
                 t->decay ? "yes" : "no");
     }
-    fprintf(out, "%-42s %-16s %6s %12zu\n", "all parameters", "", "", gpt->parameter_count);
+    fprintf(out, "%-42s %-16s %6s %12zu\n", "all parameters", "", "", parameters);
+    free(table);
 }
 
-/* Bytes and FLOPs of training with batches of micro_batch sequences at a time. */
-void budget_print(FILE *out, const GPT *gpt, size_t micro_batch, double tokens,
-                  double train_tokens) {
-    const Config *config = &gpt->config;
+/* Bytes and FLOPs of training on `tokens` tokens, micro_batch sequences at a time; different:
+ * how
+ * many of them the text has, 0 if that is not known.       [glossary: Chinchilla optimum] */
+void budget_print(FILE *out, const Config *config, size_t micro_batch, double tokens,
+                  double different) {
     size_t T = config->context;
-    double P = (double)gpt->parameter_count;
+    double P = (double)config_parameters(config);
     double weights = 4 * P, gradients = 4 * P, moments = 8 * P;
     double activations = (double)activations_bytes(config, micro_batch, T, true);
+    double cache = 8.0 * (double)(config->layers * T * config->channels);
     Activations a = {.B = micro_batch, .T = T, .training = true, .kept = config->layers};
     a.head_rows = head_rows_default(micro_batch * T, config->vocab);
     ActivationRow rows[ACTIVATION_ROWS];
     size_t n = activations_table(&a, config, rows);
     fprintf(out, "\n%-42s %s for a micro-batch of %zu x %zu tokens\n", "activations",
             bytes_text(activations), micro_batch, T);
-    for (size_t i = 0; i < n; i++)
-        if (4.0 * (double)rows[i].count >=
-            0.02 * activations) /* the small ones would hide the others */
-            fprintf(out, "  %-40s %s\n", rows[i].name, bytes_text(4.0 * (double)rows[i].count));
-    fprintf(out,
-            "\nmemory: weights %s + gradients %s + Adam's two moments %s + activations %s = "
-            "%s\n",
-            bytes_text(weights), bytes_text(gradients), bytes_text(moments),
-            bytes_text(activations), bytes_text(weights + gradients + moments + activations));
+    for (size_t i = 0; i < n; i++) {
+        double bytes = 4.0 * (double)rows[i].count;
+        if (bytes < 0.02 * activations)
+            continue; /* the many small ones would hide the others */
+        fprintf(out, "  %-40s %s\n", rows[i].name, bytes_text(bytes));
+    }
+    fprintf(out, "\nmemory: weights %s + gradients %s + Adam's two moments %s",
+            bytes_text(weights), bytes_text(gradients), bytes_text(moments));
+    fprintf(out, " + activations %s = %s\n", bytes_text(activations),
+            bytes_text(weights + gradients + moments + activations));
     fprintf(out, "inference needs weights %s + KV cache %s only\n", bytes_text(weights),
-            bytes_text(8.0 * (double)(config->layers * T * config->channels)));
+            bytes_text(cache));
     fprintf(out, "compute: %.3g FLOPs a token, %.3g in all for %.3g tokens\n",
             flops_per_token(config, T), flops_per_token(config, T) * tokens, tokens);
     fprintf(out, "tokens per parameter: %.2f over the run", tokens / P);
-    if (train_tokens > 0) fprintf(out, ", %.3g of them different", train_tokens / P);
-    fprintf(out, "  (Chinchilla's optimum is about 20)\n");
+    if (different > 0) fprintf(out, ", %.3g of them different", different / P);
+    fprintf(out, " (Chinchilla's optimum is about 20)\n");
 }
 
 typedef struct {
@@ -2412,10 +2484,10 @@ typedef struct {
     float *dlosses;            /* (micro_batch,T) */
     FILE *log;
     char *best_folder;
-    double best_loss;          /* validation loss of the best model so far */
+    double best_loss, shown_loss; /* validation loss of the best model, and the latest one */
     size_t best_step, bad_evaluations; /* since the best one */
-    double peak;               /* FLOPs per second */
-    double start, shown;       /* clock: of the first step, of the last progress line */
+    double peak;                       /* FLOPs per second */
+    double start, shown;               /* clock: of the first step, of the last progress line */
     bool terminal, line_open;
 } Run;
 
@@ -2472,77 +2544,97 @@ static void progress_show(Run *run, uint64_t step, double loss, double norm, flo
             "%sstep %llu/%zu  epoch %.2f  loss %.4f  val %.4f  lr %.2e  norm %.3f  %.0f tok/s  "
             "%.0f%% of peak  %d:%02d left%s",
             run->terminal ? "\r" : "", (unsigned long long)step + 1, run->o->steps,
-            batch_epochs(&run->source, step + 1), loss, run->best_loss, lr, norm, rate,
+            batch_epochs(&run->source, step + 1), loss, run->shown_loss, lr, norm, rate,
             100 * rate * flops_per_token(&run->gpt->config, run->source.T) / run->peak,
             (int)(left / 60), (int)left % 60, run->terminal ? "\033[K" : "\n");
     run->line_open = run->terminal;
 }
 
-/* A row of log.csv.  val_loss is empty between evaluations. */
+/* A row of log.csv; what is not known stays empty. */
 static void log_row(Run *run, uint64_t step, double loss, const Evaluation *e, float lr,
                     double norm) {
     double elapsed = clock_seconds() - run->start;
     double tokens = (double)run->o->batch * (double)run->source.T * (double)step;
-    fprintf(run->log, "%llu,%.4f,%.0f,%.9g,", (unsigned long long)step,
-            batch_epochs(&run->source, step), tokens, loss);
-    if (e) fprintf(run->log, "%.9g,%.9g", e->loss, e->bits_per_byte);
-    else fputc(',', run->log);
-    fprintf(run->log, ",%.9g,%.9g,%.1f,%.3f\n", (double)lr, norm, tokens / (elapsed + 1e-9),
-            elapsed);
+    fprintf(run->log, "%llu,%.4f,%.0f,", (unsigned long long)step,
+            batch_epochs(&run->source, step), tokens);
+    if (step > 0) fprintf(run->log, "%.9g", loss);
+    if (e) fprintf(run->log, ",%.9g,%.9g", e->loss, e->bits_per_byte);
+    else fputs(",,", run->log);
+    if (step > 0)
+        fprintf(run->log, ",%.9g,%.9g,%.1f", (double)lr, norm, tokens / (elapsed + 1e-9));
+    else fputs(",,,", run->log);
+    fprintf(run->log, ",%.3f\n", elapsed);
     if (fflush(run->log) != 0)
         die("%s/log.csv: cannot write: %s", run->o->out, strerror(errno));
 }
 
-/* Shows what the model would write now. */
+/* Shows what the model would write now, from the first token of the text on. */
 static void sample_show(Run *run, size_t count) {
-    uint32_t *prompt;
     Sampling sampling = {0.8, 0, 1.0};
-    size_t n =
-        tokenizer_encode(run->tokenizer, (const unsigned char *)"\n", 1, "prompt", &prompt);
     fputs("--- sample: ", stderr);
-    text_generate(run->gpt, run->cache, run->tokenizer, prompt, n, count, &sampling,
+    text_generate(run->gpt, run->cache, run->tokenizer, run->corpus.tokens, 1, count, &sampling,
                   run->o->seed, stderr);
     fputs("\n---\n", stderr);
-    free(prompt);
 }
 
-/* Evaluates, keeps the last and the best model, shows a sample.  Returns false when it is time
- * to
- * stop early.                              [glossary: Early stopping, Convergence] */
+/* Loss on the validation part; notes whether the model is the best so far.  A model that has
+ * not learned anything here cannot be the best, unless --init brought it.  */
+static Evaluation validation_run(Run *run, uint64_t step, bool *improved) {
+    Evaluation e = split_evaluate(run->gpt, run->activations, run->tokenizer,
+                                  &run->splits[SPLIT_VALIDATION],
+                                  run->o->eval_batches * run->activations->B);
+    *improved = e.loss < run->best_loss && (step > 0 || run->o->init);
+    if (*improved) {
+        run->best_loss = e.loss;
+        run->best_step = step;
+        run->bad_evaluations = 0;
+    } else if (step > 0) run->bad_evaluations++;
+    run->shown_loss = e.loss;
+    progress_close(run);
+    fprintf(stderr, "step %llu: validation loss %.4f, perplexity %.4g, %.3f bits per byte%s\n",
+            (unsigned long long)step, e.loss, exp(e.loss), e.bits_per_byte,
+            *improved ? " (best so far)" : "");
+    if (step == 0 && !run->o->init)
+        fprintf(stderr, "an untrained model should score ln V = ln %zu = %.4f\n",
+                run->gpt->config.vocab, log((double)run->gpt->config.vocab));
+    return e;
+}
+
+/* Evaluates, logs, keeps the last and the best model, shows a sample.  Returns false when it is
+ * time to stop.                         [glossary: Early stopping, Convergence] */
 static bool evaluation_run(Run *run, uint64_t step, double loss, float lr, double norm) {
     const Options *o = run->o;
-    bool improved = true;
-    if (run->splits[SPLIT_VALIDATION].count) {
-        size_t sequences = o->eval_batches * run->activations->B;
-        Evaluation e = split_evaluate(run->gpt, run->activations, run->tokenizer,
-                                      &run->splits[SPLIT_VALIDATION], sequences);
-        improved = e.loss < run->best_loss;
-        if (improved) {
-            run->best_loss = e.loss;
-            run->best_step = step;
-            run->bad_evaluations = 0;
-        } else run->bad_evaluations++;
-        progress_close(run);
-        fprintf(stderr,
-                "step %llu: validation loss %.4f, perplexity %.2f, %.3f bits per byte%s\n",
-                (unsigned long long)step, e.loss, exp(e.loss), e.bits_per_byte,
-                step == 0  ? ""
-                : improved ? " (best so far)"
-                           : "");
-        log_row(run, step, loss, &e, lr, norm);
-        if (step == 0)
-            fprintf(stderr, "an untrained model should score ln V = ln %zu = %.4f\n",
-                    run->gpt->config.vocab, log((double)run->gpt->config.vocab));
-        if (!isfinite(e.loss))
-            die("step %llu: the validation loss is not finite; %s keeps the last good "
-                "model",
-                (unsigned long long)step, o->out);
-    }
-    if (step == 0) return true;
-    model_write(run->gpt, run->tokenizer, o->out);
+    bool improved = step > 0, validated = run->splits[SPLIT_VALIDATION].count > 0;
+    Evaluation e = {0};
+    if (validated) e = validation_run(run, step, &improved);
+    log_row(run, step, loss, validated ? &e : NULL, lr, norm);
+    if (!isfinite(e.loss))
+        die("step %llu: the validation loss is not a finite number; %s keeps the last good "
+            "model",
+            (unsigned long long)step, o->out);
+    if (step > 0) model_write(run->gpt, run->tokenizer, o->out);
     if (improved) model_write(run->gpt, run->tokenizer, run->best_folder);
-    if (o->sample) sample_show(run, o->sample);
+    if (step > 0 && o->sample) sample_show(run, o->sample);
     return !(o->patience && run->bad_evaluations >= o->patience);
+}
+
+/* Says how a run ended. */
+static void run_report(const Run *run, uint64_t step, bool stopped_early) {
+    const Options *o = run->o;
+    if (interrupted)
+        fprintf(stderr,
+                "interrupted after step %llu; the model is saved. To train on from its "
+                "weights: ./train --init %s --out ANOTHER ...\n",
+                (unsigned long long)step, o->out);
+    else if (stopped_early)
+        fprintf(stderr, "stopped early: no better validation loss in %zu evaluations\n",
+                o->patience);
+    printf("%llu steps in %.1f s", (unsigned long long)step, clock_seconds() - run->start);
+    if (isfinite(run->best_loss))
+        printf(", best validation loss %.4f at step %zu", run->best_loss, run->best_step);
+    printf("\nthe last model is in %s, the best in %s\nlet it write: ./train generate --model "
+           "%s\n",
+           o->out, run->best_folder, run->best_folder);
 }
 
 /* The loop itself.  Ends after o->steps steps, on Ctrl-C, or when validation no longer
@@ -2551,48 +2643,32 @@ void run_train(Run *run) {
     const Options *o = run->o;
     OptimizerOptions update = {(float)o->beta1, (float)o->beta2, (float)o->eps,
                                (float)o->weight_decay, (float)o->clip};
-    struct sigaction action = {.sa_handler = interrupt, .sa_flags = (int)SA_RESETHAND};
+    struct sigaction action = {.sa_handler = interrupt,
+                               .sa_flags = (int)SA_RESETHAND | SA_RESTART};
     sigaction(SIGINT, &action, NULL); /* a second Ctrl-C ends the program at once */
     sigaction(SIGTERM, &action, NULL);
     run->start = clock_seconds();
-    evaluation_run(run, 0, NAN, 0, NAN);
-    run->start = clock_seconds();
+    bool go_on = evaluation_run(run, 0, NAN, 0, NAN), saved = false;
     uint64_t step = 0;
-    bool go_on = true;
-    while (step < o->steps && go_on && !interrupted) {
+    while (step < o->steps && go_on && !(interrupted && saved)) {
         float lr = learning_rate(&run->schedule, step);
         double loss = batch_gradient(run, step);
         double norm = optimizer_step(run->gpt, run->optimizer, &update, lr);
         if (!isfinite(loss) || !isfinite(norm)) {
             progress_close(run);
-            die("step %llu: the loss is %g and the gradient's norm %g; stopped. %s keeps the "
-                "last good "
-                "model, if there was one; a lower --lr, more --warmup or --clip may help",
-                (unsigned long long)step + 1, loss, norm, o->out);
+            die("step %llu: the loss or the gradient is not a finite number; %s keeps the last "
+                "good model, if there was one; a lower --lr or --clip, or more --warmup may "
+                "help",
+                (unsigned long long)step + 1, o->out);
         }
         progress_show(run, step, loss, norm, lr);
         step++;
-        if (step % o->eval_every == 0 || step == o->steps || interrupted)
-            go_on = evaluation_run(run, step, loss, lr, norm);
+        saved = step % o->eval_every == 0 || step == o->steps || interrupted;
+        if (saved) go_on = evaluation_run(run, step, loss, lr, norm);
         else log_row(run, step, loss, NULL, lr, norm);
     }
     progress_close(run);
-    if (interrupted)
-        fprintf(stderr,
-                "interrupted after step %llu; the model is saved. To train on from its "
-                "weights: "
-                "./train --init %s --out ANOTHER ...\n",
-                (unsigned long long)step, o->out);
-    else if (!go_on)
-        fprintf(stderr, "stopped early: no better validation loss in %zu evaluations\n",
-                o->patience);
-    double seconds = clock_seconds() - run->start;
-    printf("%llu steps in %.1f s", (unsigned long long)step, seconds);
-    if (isfinite(run->best_loss))
-        printf(", best validation loss %.4f at step %zu", run->best_loss, run->best_step);
-    printf("\nthe last model is in %s, the best in %s; let it write: ./train generate --model "
-           "%s\n",
-           o->out, run->best_folder, run->best_folder);
+    run_report(run, step, !go_on);
 }
 
 /* =========================================================================================
@@ -2613,6 +2689,7 @@ static const struct {
 enum { COMMAND_ROWS = sizeof COMMANDS / sizeof *COMMANDS };
 
 /* A preset gives other defaults; options on the command line go before it. */
+enum { PRESET_NANO, PRESET_BABY, PRESET_GPT2 };
 static const char *const PRESET_NAMES[] = {"nano", "baby", "gpt2", NULL};
 static const struct Preset {
     size_t layers, heads, channels, context, batch, micro_batch, steps, warmup, eval_every;
@@ -2665,30 +2742,32 @@ static const struct OptionRow {
      "share of the text kept for validation", "Validation set"},
     {"test", "te", REAL, AT(test), 0, 0.9, NULL, NULL,
      "share of the text kept for the final test", "Test set"},
-    {"vocab", "ti", COUNT, AT(vocab), 0, 256, NULL, "0",
-     "0: the bytes that occur in the text; 256: all bytes", "Vocabulary"},
+    {"vocab", "ti", COUNT, AT(vocab), 0, 1 << 20, NULL, "0",
+     "0: the bytes that occur; 256: all bytes; more: BPE learned from the text", "Vocabulary"},
+    {"tokenizer", "t", TEXT, AT(tokenizer), 0, 0, NULL, NULL,
+     "folder with a vocab.json or merges.txt to use, such as GPT-2's", "Tokenization"},
     {"layers", "ti", COUNT, AT(layers), 1, 1000, NULL, "4", "blocks, L", "Transformer"},
     {"heads", "ti", COUNT, AT(heads), 1, 1000, NULL, "4",
      "attention heads, H; a divisor of channels", "Self-attention"},
-    {"channels", "ti", COUNT, AT(channels), 1, 65536, NULL, "128",
-     "width of the model, C", "Embedding"},
+    {"channels", "ti", COUNT, AT(channels), 1, 65536, NULL, "128", "width of the model, C",
+     "Embedding"},
     {"context", "ti", COUNT, AT(context), 1, 1048576, NULL, "64",
      "tokens that the model can look back on, T", "Self-attention"},
     {"no-bias", "ti", FLAG, AT(no_bias), 0, 0, NULL, NULL,
      "no biases in linear layers and norms", "Parameters (weights)"},
     {"dropout", "ti", REAL, AT(dropout), 0, 0.99, NULL, "0",
      "share of activations set to 0 while training", "Dropout"},
-    {"batch", "ti", COUNT, AT(batch), 1, 1048576, NULL, "12",
-     "sequences in a step, B", "Batch and batch size"},
+    {"batch", "ti", COUNT, AT(batch), 1, 1048576, NULL, "12", "sequences in a step, B",
+     "Batch and batch size"},
     {"micro-batch", "tei", COUNT, AT(micro_batch), 0, 1048576, NULL, "12",
      "sequences that go through the model together; 0: the batch", "Gradient accumulation"},
-    {"steps", "ti", COUNT, AT(steps), 1, 1e12, NULL, "2000",
-     "updates of the weights", "Iteration / step"},
+    {"steps", "ti", COUNT, AT(steps), 1, 1e12, NULL, "2000", "updates of the weights",
+     "Iteration / step"},
     {"order", "t", CHOICE, AT(order), 0, 0, ORDER_NAMES, NULL,
      "epochs: each window once an epoch, shuffled; windows: at random", "Epoch"},
     {"lr", "t", REAL, AT(lr), 0, 1e9, NULL, "1e-3", "highest learning rate", "Learning rate"},
-    {"min-lr", "t", REAL, AT(min_lr), 0, 1e9, NULL, "lr/10",
-     "rate at the end of the schedule", "Cosine decay"},
+    {"min-lr", "t", REAL, AT(min_lr), 0, 1e9, NULL, "lr/10", "rate at the end of the schedule",
+     "Cosine decay"},
     {"schedule", "t", CHOICE, AT(schedule), 0, 0, SCHEDULE_NAMES, NULL,
      "how the rate moves from lr to min-lr", "Learning rate schedule"},
     {"warmup", "t", COUNT, AT(warmup), 0, 1e12, NULL, "100",
@@ -2697,13 +2776,13 @@ static const struct OptionRow {
      "last steps of the trapezoid, over which it falls", "Learning rate schedule"},
     {"weight-decay", "t", REAL, AT(weight_decay), 0, 1e3, NULL, NULL,
      "pull of matrices and embeddings towards 0", "Weight decay (L2 regularisation)"},
-    {"beta1", "t", REAL, AT(beta1), 0, 0.9999999, NULL, NULL,
-     "memory of Adam's mean gradient", "AdamW"},
-    {"beta2", "t", REAL, AT(beta2), 0, 0.9999999, NULL, "0.99",
-     "memory of Adam's mean square", "AdamW"},
+    {"beta1", "t", REAL, AT(beta1), 0, 0.9999999, NULL, NULL, "memory of Adam's mean gradient",
+     "AdamW"},
+    {"beta2", "t", REAL, AT(beta2), 0, 0.9999999, NULL, "0.99", "memory of Adam's mean square",
+     "AdamW"},
     {"eps", "t", REAL, AT(eps), 1e-30, 1, NULL, NULL, "keeps Adam's division finite", "AdamW"},
-    {"clip", "t", REAL, AT(clip), 0, 1e9, NULL, NULL,
-     "limit of the gradient's norm; 0: none", "Gradient clipping"},
+    {"clip", "t", REAL, AT(clip), 0, 1e9, NULL, NULL, "limit of the gradient's norm; 0: none",
+     "Gradient clipping"},
     {"eval-every", "t", COUNT, AT(eval_every), 1, 1e12, NULL, "250",
      "steps from one evaluation to the next; each saves the model", "Validation set"},
     {"eval-batches", "te", COUNT, AT(eval_batches), 0, 1e9, NULL, "20; eval: 0",
@@ -2714,18 +2793,18 @@ static const struct OptionRow {
      "steps from one progress line to the next (not on a terminal)", "Loss function"},
     {"sample", "t", COUNT, AT(sample), 0, 1e6, NULL, NULL,
      "tokens to write at each evaluation; 0: none", "Inference"},
-    {"out", "t", TEXT, AT(out), 0, 0, NULL, NULL,
-     "folder for the model and log.csv", "Checkpoint"},
+    {"out", "t", TEXT, AT(out), 0, 0, NULL, NULL, "folder for the model and log.csv",
+     "Checkpoint"},
     {"overwrite", "t", FLAG, AT(overwrite), 0, 0, NULL, NULL,
      "replace a model that --out already holds", "Checkpoint"},
     {"init", "t", TEXT, AT(init), 0, 0, NULL, "random weights",
      "start from the weights and the tokenizer of this folder", "Fine-tuning"},
-    {"model", "gei", TEXT, AT(model), 0, 0, NULL, NULL,
-     "folder of a trained model", "Checkpoint"},
-    {"split", "e", CHOICE, AT(split), 0, 0, SPLIT_NAMES, NULL,
-     "what to evaluate on", "Test set"},
-    {"prompt", "g", TEXT, AT(prompt), 0, 0, NULL, "a line feed",
-     "text to go on from", "Inference"},
+    {"model", "gei", TEXT, AT(model), 0, 0, NULL, NULL, "folder of a trained model",
+     "Checkpoint"},
+    {"split", "e", CHOICE, AT(split), 0, 0, SPLIT_NAMES, NULL, "what to evaluate on",
+     "Test set"},
+    {"prompt", "g", TEXT, AT(prompt), 0, 0, NULL, "a line feed", "text to go on from",
+     "Inference"},
     {"tokens", "g", COUNT, AT(tokens), 1, 1e9, NULL, NULL, "tokens to write", "Inference"},
     {"temperature", "g", REAL, AT(temperature), 0, 100, NULL, NULL,
      "below 1: safer, above 1: wilder; 0: always the likeliest", "Inference"},
@@ -2771,15 +2850,17 @@ static void help_print(void) {
         if (row->type == COUNT || row->type == REAL)
             printf("%17sfrom %.15g to %.15g\n", "", row->low, row->high);
     }
-    printf("\npresets (layers, heads, channels, context): nano 4, 4, 128, 64; baby 6, 6, 384, "
-           "256; "
-           "gpt2 12, 12,\n768, 1024\n");
+    printf("\npresets (layers, heads, channels, context): nano 4, 4, 128, 64; "
+           "baby 6, 6, 384, 256;\ngpt2 12, 12, 768, 1024\n");
 }
 
 /* Puts the text of one option into its field, or refuses it. */
 static void option_set(Options *o, const struct OptionRow *row, const char *text) {
     char *field = (char *)o + row->place, *end = NULL;
-    if (row->type == TEXT) { *(const char **)field = text; return; }
+    if (row->type == TEXT) {
+        *(const char **)field = text;
+        return;
+    }
     if (row->type == TEXTS) {
         size_t n = 0;
         while (o->data[n]) n++;
@@ -2790,7 +2871,10 @@ static void option_set(Options *o, const struct OptionRow *row, const char *text
     }
     if (row->type == CHOICE) {
         for (int c = 0; row->choices[c]; c++)
-            if (!strcmp(text, row->choices[c])) { *(int *)field = c; return; }
+            if (!strcmp(text, row->choices[c])) {
+                *(int *)field = c;
+                return;
+            }
         die_usage("--%s: '%s' is none of its values; see ./train --help", row->name, text);
     }
     bool whole = row->type == COUNT;
@@ -2822,7 +2906,7 @@ static char options_read(Options *o, bool given[OPTION_ROWS], int argc, char **a
     size_t command = 0;
     while (command < COMMAND_ROWS && strcmp(name, COMMANDS[command].name)) command++;
     for (int i = 1; i < argc; i++)
-        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) { help_print(); exit(0); }
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return 'h';
     if (command == COMMAND_ROWS)
         die_usage("'%s' is no command: train, generate, eval or info; see ./train --help",
                   name);
@@ -2832,8 +2916,9 @@ static char options_read(Options *o, bool given[OPTION_ROWS], int argc, char **a
             size_t length = value ? (size_t)(value - option) : strlen(argv[i]) - 2, r = 0;
             if (strncmp(argv[i], "--", 2))
                 die_usage("'%s' is no option; see ./train --help", argv[i]);
-            while (r < OPTION_ROWS && (strncmp(OPTIONS[r].name, option, length) ||
-                                       OPTIONS[r].name[length])) r++;
+            while (r < OPTION_ROWS &&
+                   (strncmp(OPTIONS[r].name, option, length) || OPTIONS[r].name[length]))
+                r++;
             if (r == OPTION_ROWS) die_usage("'%s' is no option; see ./train --help", argv[i]);
             const struct OptionRow *row = &OPTIONS[r];
             if (!strchr(row->commands, COMMANDS[command].letter))
@@ -2845,7 +2930,9 @@ static char options_read(Options *o, bool given[OPTION_ROWS], int argc, char **a
                 continue;
             }
             value = value ? value + 1 : i + 1 < argc ? argv[++i] : NULL;
-            if (!value) die_usage("--%s needs a value", row->name);
+            if (!value || !*value) die_usage("--%s needs a value", row->name);
+            if (value == argv[i] && !strncmp(value, "--", 2))
+                die_usage("--%s needs a value; %s looks like an option", row->name, value);
             if ((pass == 0) == (row->place == offsetof(Options, preset)))
                 option_set(o, row, value);
         }
@@ -2868,7 +2955,8 @@ static void options_complete(Options *o, const bool given[OPTION_ROWS], char com
         o->micro_batch = o->batch;
     if (o->min_lr < 0) o->min_lr = o->lr / 10;
     if (!option_given(given, "warmup") && o->warmup > o->steps / 10) o->warmup = o->steps / 10;
-    if (!option_given(given, "cooldown")) o->cooldown = o->steps / 5;
+    if (!option_given(given, "cooldown"))
+        o->cooldown = o->steps / 5 < o->steps - o->warmup ? o->steps / 5 : o->steps - o->warmup;
 }
 
 /* Refuses combinations that cannot be meant. */
@@ -2885,14 +2973,18 @@ static void options_check(const Options *o, const bool given[OPTION_ROWS], char 
     if (o->min_lr > o->lr) die_usage("--min-lr %g is larger than --lr %g", o->min_lr, o->lr);
     if (o->warmup >= o->steps)
         die_usage("--warmup %zu leaves nothing of --steps %zu", o->warmup, o->steps);
+    if (o->schedule != SCHEDULE_TRAPEZOID && option_given(given, "cooldown"))
+        die_usage("--cooldown belongs to --schedule trapezoid");
     if (o->schedule == SCHEDULE_TRAPEZOID && o->warmup + o->cooldown > o->steps)
         die_usage("--warmup %zu and --cooldown %zu do not fit into --steps %zu", o->warmup,
                   o->cooldown, o->steps);
     if (o->validation + o->test > 0.9)
         die_usage("--validation %g and --test %g leave too little to train on", o->validation,
                   o->test);
-    if (o->vocab != 0 && o->vocab != 256)
-        die_usage("--vocab %zu: it must be 0 or 256", o->vocab);
+    if (o->vocab > 0 && o->vocab < 256)
+        die_usage("--vocab %zu: it must be 0, or 256 or more", o->vocab);
+    if (o->tokenizer && (o->init || option_given(given, "vocab")))
+        die_usage("--tokenizer excludes --vocab and --init: each brings a vocabulary");
     Config config = {o->layers, o->heads, o->channels, o->context, 1, true, (float)o->dropout};
     char *problem = config_problem(&config);
     if (problem) die_usage("%s", problem);
@@ -2923,9 +3015,8 @@ static void run_corpus(Run *run, const Bytes *text, size_t T) {
         fprintf(stderr, "%-12s %zu tokens\n", s->name, s->count);
         bool used = i == SPLIT_TRAIN || (i == SPLIT_VALIDATION && run->o->validation > 0);
         if (used && s->count < T + 1)
-            die("%s: its %s part has %zu tokens, but one window of context %zu needs %zu: a "
-                "longer text or a "
-                "smaller --context is needed",
+            die("%s: its %s part has %zu tokens, but one window of context %zu needs %zu: "
+                "take a longer text or a smaller --context",
                 name, s->name, s->count, T, T + 1);
     }
 }
@@ -2945,23 +3036,45 @@ static void run_destroy(Run *run) {
     free(run->best_folder);
 }
 
-/* A fresh model of the wanted shape, or the one to start from. */
-static void run_model(Run *run, const Bytes *text) {
-    const Options *o = run->o;
+/* The tokenizer that the options ask for: that of a model to start from, one that exists, or a
+ * new one, learned from the part of the text that is trained on.  */
+static Tokenizer *run_tokenizer(const Options *o, const Bytes *text) {
+    if (o->init) return tokenizer_load(o->init);
+    if (o->tokenizer) return tokenizer_load(o->tokenizer);
+    if (o->vocab == 0) return tokenizer_create(text->data, text->size);
+    size_t learned_from = (size_t)((double)text->size * (1.0 - o->validation - o->test));
+    return o->vocab == 256 ? tokenizer_create(NULL, 0)
+                           : tokenizer_learn(text->data, learned_from, o->vocab, false);
+}
+
+/* The shape that the options ask for. */
+static Config run_config(const Options *o, size_t vocab) {
     if (o->init) {
-        run->gpt = model_read(o->init, true);
-        run->tokenizer = tokenizer_load(o->init);
-        if (run->tokenizer->vocab > run->gpt->config.vocab)
+        char *path = text_format("%s/config.json", o->init);
+        Config config = config_read(path);
+        free(path);
+        if (vocab > config.vocab)
             die("%s: its tokenizer has more tokens than its model", o->init);
-        run->gpt->config.dropout = (float)o->dropout;
-        return;
+        config.dropout = (float)o->dropout;
+        return config;
     }
-    run->tokenizer = tokenizer_create(o->vocab == 0 ? text->data : NULL, text->size);
-    Config config = {
-        o->layers,   o->heads,         o->channels, o->context, run->tokenizer->vocab,
-        !o->no_bias, (float)o->dropout};
-    run->gpt = gpt_create(&config, true);
-    gpt_initialize(run->gpt, o->seed);
+    return (Config){o->layers, o->heads,    o->channels,      o->context,
+                    vocab,     !o->no_bias, (float)o->dropout};
+}
+
+/* Memory of a run: all of it is allocated here. */
+static void run_allocate(Run *run, const Config *config) {
+    const Options *o = run->o;
+    size_t B = o->micro_batch, T = config->context;
+    run->gpt = o->init ? model_read(o->init, true) : gpt_create(config, true);
+    run->gpt->config.dropout = config->dropout;
+    if (!o->init) gpt_initialize(run->gpt, o->seed);
+    run->optimizer = optimizer_create(run->gpt->parameter_count);
+    run->activations = activations_create(config, B, T, true, 0);
+    run->cache = cache_create(config);
+    run->inputs = memory_allocate(B * T, sizeof *run->inputs);
+    run->targets = memory_allocate(B * T, sizeof *run->targets);
+    run->dlosses = memory_allocate(B * T, sizeof *run->dlosses);
 }
 
 static void command_train(const Options *o) {
@@ -2971,35 +3084,29 @@ static void command_train(const Options *o) {
         die("%s: already holds a model; choose another --out, or say --overwrite", o->out);
     free(path);
     Bytes text = data_read(o);
-    run_model(&run, &text);
-    const size_t T = run.gpt->config.context, B = o->micro_batch;
-    fprintf(stderr, "%-12s %zu bytes, vocabulary %zu\n", "text", text.size,
-            run.tokenizer->vocab);
-    run_corpus(&run, &text, T);
+    run.tokenizer = run_tokenizer(o, &text);
+    Config config = run_config(o, run.tokenizer->vocab);
+    run_corpus(&run, &text, config.context);
     free(text.data);
-    tensors_print(stderr, run.gpt);
-    budget_print(stderr, run.gpt, B, (double)o->steps * (double)o->batch * (double)T,
+    tensors_print(stderr, &config);
+    budget_print(stderr, &config, o->micro_batch,
+                 (double)o->steps * (double)o->batch * (double)config.context,
                  (double)run.splits[SPLIT_TRAIN].count);
-    run.optimizer = optimizer_create(run.gpt->parameter_count);
-    run.activations = activations_create(&run.gpt->config, B, T, true, 0);
-    run.cache = cache_create(&run.gpt->config);
-    run.inputs = memory_allocate(B * T, sizeof *run.inputs);
-    run.targets = memory_allocate(B * T, sizeof *run.targets);
-    run.dlosses = memory_allocate(B * T, sizeof *run.dlosses);
-    run.source = (BatchSource){&run.splits[SPLIT_TRAIN], o->batch, T, o->order, o->seed, 0, 1};
+    run_allocate(&run, &config);
+    run.source = (BatchSource){
+        &run.splits[SPLIT_TRAIN], o->batch, config.context, o->order, o->seed, 0, 1};
     run.schedule = (Schedule){o->schedule, (float)o->lr, (float)o->min_lr,
                               o->warmup,   o->steps,     o->cooldown};
-    run.best_folder = text_format("%s/best", o->out);
     run.peak = peak_flops();
     fprintf(stderr, "%d threads, %.0f GFLOP/s at best\n\n", thread_count(), run.peak / 1e9);
+    run.best_folder = text_format("%s/best", o->out);
     folder_create(o->out);
     path = text_format("%s/log.csv", o->out);
     run.log = fopen(path, "w");
     if (!run.log) die("%s: cannot create: %s", path, strerror(errno));
     free(path);
-    fputs("step,epoch,tokens,loss,val_loss,val_bits_per_byte,lr,norm,tokens_per_second,"
-          "seconds\n",
-          run.log);
+    fprintf(run.log, "step,epoch,tokens,loss,val_loss,val_bits_per_byte,lr,norm,"
+                     "tokens_per_second,seconds\n");
     run_train(&run);
     run_destroy(&run);
 }
@@ -3020,7 +3127,6 @@ static void command_generate(const Options *o) {
     Sampling sampling = {o->temperature, o->top_k, o->top_p};
     size_t n = tokenizer_encode(run.tokenizer, (const unsigned char *)o->prompt,
                                 strlen(o->prompt), "--prompt", &prompt);
-    if (!n) die_usage("--prompt: it must not be empty");
     fputs(o->prompt, stdout);
     text_generate(run.gpt, run.cache, run.tokenizer, prompt, n, o->tokens, &sampling, o->seed,
                   stdout);
@@ -3043,54 +3149,84 @@ static void command_eval(const Options *o) {
     run.activations = activations_create(&run.gpt->config, o->micro_batch, T, false, 0);
     Evaluation e = split_evaluate(run.gpt, run.activations, run.tokenizer, split,
                                   o->eval_batches * o->micro_batch);
-    printf("%s: loss %.4f, perplexity %.3f, %.4f bits per byte, over %zu tokens\n", split->name,
+    printf("%s: loss %.4f, perplexity %.4g, %.4f bits per byte, over %zu tokens\n", split->name,
            e.loss, exp(e.loss), e.bits_per_byte, e.tokens);
     run_destroy(&run);
 }
 
 static void command_info(const Options *o) {
-    Run run = {.o = o};
-    if (o->model) run.gpt = model_read(o->model, false);
-    else {
-        size_t vocab = o->vocab ? o->vocab : o->preset == 2 ? 50257 : 256;
-        if (!o->vocab && o->data[0]) {
+    Config config;
+    if (o->model) {
+        GPT *gpt = model_read(o->model, false); /* so that a damaged file is noticed */
+        config = gpt->config;
+        gpt_destroy(gpt);
+    } else {
+        size_t vocab = o->vocab ? o->vocab : o->preset == PRESET_GPT2 ? 50257 : 256;
+        if (o->data[0] && !o->vocab) {
             Bytes text = data_read(o);
-            run.tokenizer = tokenizer_create(text.data, text.size);
-            vocab = run.tokenizer->vocab;
+            Tokenizer *tokenizer = tokenizer_create(text.data, text.size);
+            vocab = tokenizer->vocab;
+            tokenizer_destroy(tokenizer);
             free(text.data);
         }
-        Config config = {o->layers, o->heads,    o->channels,      o->context,
-                         vocab,     !o->no_bias, (float)o->dropout};
-        run.gpt = gpt_create(&config, false); /* zero pages: nothing is touched */
+        config = run_config(o, vocab);
     }
-    double tokens = (double)o->steps * (double)o->batch * (double)run.gpt->config.context;
-    tensors_print(stdout, run.gpt);
-    budget_print(stdout, run.gpt, o->micro_batch, tokens, 0);
-    printf("an untrained model's loss: ln V = ln %zu = %.4f\n", run.gpt->config.vocab,
-           log((double)run.gpt->config.vocab));
-    printf("Adam's moments for 70 billion parameters at 4 bytes: 2 x 70e9 x 4 B = %s\n",
-           bytes_text(2 * 70e9 * 4));
-    run_destroy(&run);
+    tensors_print(stdout, &config);
+    budget_print(stdout, &config, o->micro_batch,
+                 (double)o->steps * (double)o->batch * (double)config.context, 0);
+    printf("loss of an untrained model: ln V = ln %zu = %.4f\n", config.vocab,
+           log((double)config.vocab));
+    printf("Adam's moments of 70 billion parameters: 2 x 70e9 x 4 bytes = %s\n",
+           bytes_text(2 * 70e9 * 4)); /* [glossary: Optimizer state] */
+}
+
+/* A full disk behind stdout shows here at the latest. */
+static void output_check(void) {
+    if (fflush(stdout) != 0 || ferror(stdout))
+        die("cannot write the output: %s", strerror(errno));
+}
+
+/* After each kernel the threads wait for the slowest.  gcc's OpenMP lets them spin meanwhile,
+ * for longer than the system lets a thread run: if any other program takes one of the cores,
+ * all others spin for nothing until it gives it back, hundreds of times in a step.  60 steps of
+ * the smallest preset beside one busy program took 79 s, and 2.3 s when threads went to sleep
+ * after a short spin.  The library reads the setting once, before main, so the program starts
+ * itself again with it.  */
+static void threads_patience(char **argv) {
+#ifdef _OPENMP
+    if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return; /* the user's, or ours */
+    if (setenv("GOMP_SPINCOUNT", "1000", 0) == 0) execv("/proc/self/exe", argv);
+#endif
+    (void)argv; /* where there is no /proc, it goes on with long spins */
+}
+
+static void threads_set(size_t threads) { /* 0: as many as there are cores */
+#ifdef _OPENMP
+    if (threads) omp_set_num_threads((int)threads);
+#else
+    if (threads > 1) die_usage("--threads: this program was built without OpenMP");
+#endif
 }
 
 int main(int argc, char **argv) {
     program_name = "train";
+    threads_patience(argv);
     Options options = DEFAULTS;
     bool given[OPTION_ROWS] = {false};
     char command = options_read(&options, given, argc, argv);
-    options_complete(&options, given, command);
-    options_check(&options, given, command);
-#ifdef _OPENMP
-    if (options.threads) omp_set_num_threads((int)options.threads);
-#endif
-    switch (command) {
-        case 't': command_train(&options); break;
-        case 'g': command_generate(&options); break;
-        case 'e': command_eval(&options); break;
-        case 'i': command_info(&options); break;
+    if (command != 'h') {
+        options_complete(&options, given, command);
+        options_check(&options, given, command);
     }
-    if (fflush(stdout) != 0 || ferror(stdout))
-        die("cannot write the output: %s", strerror(errno));
+    threads_set(options.threads);
+    switch (command) {
+    case 'h': help_print(); break;
+    case 't': command_train(&options); break;
+    case 'g': command_generate(&options); break;
+    case 'e': command_eval(&options); break;
+    case 'i': command_info(&options); break;
+    }
+    output_check();
     return 0;
 }
 #endif /* TRAIN_NO_MAIN */
