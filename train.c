@@ -196,7 +196,7 @@ static int name_compare(const void *a, const void *b) {
 }
 
 /* Appends a file, or all files below a folder in the order of their names; names that begin
- * with a dot are passed over.  `named` says that the user asked for this very path.  */
+ * with a dot are passed over.  `named` says that the user asked for this very path. */
 void text_collect(Bytes *text, const char *path, bool named) {
     struct stat status;
     if (stat(path, &status) != 0) die("%s: cannot open: %s", path, strerror(errno));
@@ -229,7 +229,7 @@ void text_collect(Bytes *text, const char *path, bool named) {
 }
 
 /* The corpus in three parts: the last `test` of it, before that `validation`, the rest for
- * training.  */
+ * training. */
 void corpus_split(const Corpus *corpus, double validation, double test, Split splits[SPLITS]) {
     size_t train_end = (size_t)((double)corpus->count * (1.0 - validation - test) + 1e-6);
     size_t test_start = train_end + (size_t)((double)corpus->count * validation + 1e-6);
@@ -241,7 +241,7 @@ void corpus_split(const Corpus *corpus, double validation, double test, Split sp
 }
 
 /* Where batches come from.  A process has a rank below world; each batch is dealt out so that
- * all ranks together see what one process would have seen.  */
+ * all ranks together see what one process would have seen. */
 enum { ORDER_EPOCHS, ORDER_WINDOWS };
 static const char *const ORDER_NAMES[] = {"epochs", "windows", NULL};
 
@@ -258,7 +258,7 @@ typedef struct {
  * ORDER_EPOCHS: the split is cut into windows of T tokens, and an epoch visits every one once,
  * in an order of its own.  The cut begins at a random place among the few that leave the same
  * number of windows.  ORDER_WINDOWS: any place, as nanoGPT does; a token is then seen once an
- * epoch on average.  */
+ * epoch on average. */
 static size_t window_start(const BatchSource *source, uint64_t step, size_t i) {
     size_t last = source->split->count - source->T - 1; /* the last place where a window fits */
     uint64_t number = step * source->batch + i;
@@ -297,7 +297,7 @@ double batch_epochs(const BatchSource *source, uint64_t steps) {
 
 /* A view of a matrix: element (i, j) is at[i*row + j*column].  Its transpose is the same view
  * with the two strides exchanged, so that no kernel needs a second version for transposed
- * inputs.  */
+ * inputs. */
 typedef struct {
     const float *at;
     size_t row, column;
@@ -363,7 +363,7 @@ static inline void scaled_add(float *y, float factor, const float *x, size_t N) 
  * n ln 2 is taken off in two parts, the first of which has few enough digits for n times it to
  * be exact (Cody and Waite 1980).  e^r is its Taylor polynomial of degree 7: the first term
  * left out is 0.35^8/8! = 6e-9.  Adding 1.5 * 2^23 rounds to a whole number and leaves n in the
- * low bits; adding n to the exponent bits multiplies by 2^n.  */
+ * low bits; adding n to the exponent bits multiplies by 2^n. */
 static inline float exponential(float x) {
     const float shift = 12582912.0f;
     float clamped = x < -86.0f ? -86.0f : x;
@@ -434,7 +434,7 @@ void embedding_backward(float *dwte, float *dwpe, const float *dx, const int32_t
  * steps.) Shapes: x, y (N,C); mean, rstd (N), saved; weight, bias (C).  Cost: some 8 N C FLOPs
  * forward.  Pitfall: the variance from mean(x^2) - mean^2 loses every digit when the mean is
  * large; so the mean is taken off first, in a second pass over a row that is still in the
- * cache.  */
+ * cache. */
 static const float LAYERNORM_EPS = 1e-5f;
 
 void layernorm_forward(float *y, float *mean, float *rstd, const float *x, const float *weight,
@@ -443,15 +443,23 @@ void layernorm_forward(float *y, float *mean, float *rstd, const float *x, const
     for (size_t n = 0; n < N; n++) {
         const float *x_n = x + n * C;
         float *y_n = y + n * C;
-        double sum = 0, squares = 0;
-        for (size_t c = 0; c < C; c++) sum += x_n[c];
+        double sum = 0, squares = 0, lane[LANES] = {0};
+        for (size_t c = 0; c + LANES <= C; c += LANES)
+            for (int j = 0; j < LANES; j++) lane[j] += x_n[c + j];
+        for (size_t c = C - C % LANES; c < C; c++) sum += x_n[c];
+        for (int j = 0; j < LANES; j++) sum += lane[j], lane[j] = 0;
         float m = (float)(sum / (double)C);
-        for (size_t c = 0; c < C; c++) squares += (double)(x_n[c] - m) * (x_n[c] - m);
+        for (size_t c = 0; c + LANES <= C; c += LANES)
+            for (int j = 0; j < LANES; j++) {
+                double centred = x_n[c + j] - m;
+                lane[j] += centred * centred;
+            }
+        for (size_t c = C - C % LANES; c < C; c++)
+            squares += (double)(x_n[c] - m) * (x_n[c] - m);
+        for (int j = 0; j < LANES; j++) squares += lane[j];
         float r = (float)(1.0 / sqrt(squares / (double)C + LAYERNORM_EPS));
-        for (size_t c = 0; c < C; c++) {
-            float z = (x_n[c] - m) * r * weight[c];
-            y_n[c] = bias ? z + bias[c] : z;
-        }
+        for (size_t c = 0; c < C; c++) y_n[c] = (x_n[c] - m) * r * weight[c];
+        for (size_t c = 0; c < C && bias; c++) y_n[c] += bias[c];
         mean[n] = m;
         rstd[n] = r;
     }
@@ -465,11 +473,12 @@ void layernorm_backward(float *dx /* adds */, float *dweight, float *dbias, cons
         const float *x_n = x + n * C, *dy_n = dy + n * C;
         float *dx_n = dx + n * C, m = mean[n], r = rstd[n];
         float g_lane[LANES] = {0}, gz_lane[LANES] = {0};
-        for (size_t c = 0; c < C; c++) {
-            float g = dy_n[c] * weight[c];
-            g_lane[c % LANES] += g;
-            gz_lane[c % LANES] += g * ((x_n[c] - m) * r);
-        }
+        for (size_t c0 = 0; c0 < C; c0 += LANES)
+            for (size_t c = c0; c < C && c < c0 + LANES; c++) {
+                float g = dy_n[c] * weight[c];
+                g_lane[c - c0] += g;
+                gz_lane[c - c0] += g * ((x_n[c] - m) * r);
+            }
         float g_mean = lanes_total(g_lane) / (float)C,
               gz_mean = lanes_total(gz_lane) / (float)C;
         for (size_t c = 0; c < C; c++) {
@@ -593,7 +602,7 @@ void dropout_backward(float *dx /* sets; may be dy */, const float *dy, size_t N
  * backward.  Pitfall: exp(S) overflows from S = 89 on; the maximum is taken off first.  Looking
  * at s > t would show the model the very token that it is asked to predict.  These two are the
  * definition; the model calls attention_forward and attention_backward of section 5, which do
- * the same for many queries and keys at a time.  */
+ * the same for many queries and keys at a time. */
 void attention_forward_plain(float *y, float *lse, const float *qkv, size_t B, size_t T,
                              size_t C, size_t H, Dropout dropout) {
     size_t D = C / H;
@@ -710,7 +719,7 @@ void residual_backward(float *dx /* sets; may be dy */, float *dbranch /* sets *
  *   logits[n,v] = sum over c of x[n,c] wte[v,c]      x (N,C), wte (V,C), logits (N,V)
  *   dx = dlogits wte        dwte += dlogits^T x
  * Cost: 2 N C V FLOPs forward; in a small model with a large vocabulary this is the largest
- * part.  */
+ * part. */
 void unembedding_forward(float *logits, const float *x, const float *wte, size_t N, size_t C,
                          size_t V) {
     matrix_product(logits, V, (Matrix){x, C, 1}, (Matrix){wte, 1, C}, NULL, N, V, C, false);
@@ -736,7 +745,7 @@ void unembedding_backward(float *dx /* sets */, float *dwte, const float *dlogit
  * takes the logarithm of 0.  And lse is one float: where it is near 500 its last bit is 3e-5,
  * which is nothing beside lse, but much beside a loss or as an error in an exponent.  So the
  * loss is not taken from it, and the backward pass divides by the sum of its own row, which
- * takes out the error that all share.  */
+ * takes out the error that all share. */
 void cross_entropy_forward(float *losses, float *lse, const float *logits,
                            const int32_t *targets, size_t N, size_t V) {
     #pragma omp parallel for
@@ -861,7 +870,7 @@ static inline void vector_store(float *to, Vector v) { memcpy(to, &v, sizeof v);
 
 /* One tile: `rows` rows of A (row 0 begins at A.at) against a panel of B, whose row k begins at
  * panel + k*panel_pitch.  It is compiled once for each number of rows, a constant in every
- * call.  */
+ * call. */
 static inline __attribute__((always_inline)) void
 tile_multiply(size_t rows, float *result, size_t pitch, Matrix A, const float *panel,
               size_t panel_pitch, const float *bias, size_t columns, size_t depth, bool add) {
@@ -933,7 +942,7 @@ static void panel_multiply(float *result, size_t pitch, Matrix A, const float *p
 }
 
 /* Copies rows k0 .. k0+depth and columns n0 .. n0+columns of B into a panel, zeros to its
- * right.  */
+ * right. */
 static void panel_pack(float *panel, Matrix B, size_t k0, size_t depth, size_t n0,
                        size_t columns) {
     const float *b = B.at + k0 * B.row + n0 * B.column;
@@ -1010,7 +1019,7 @@ static const float *panel_rows(float *room, const float *from, size_t *pitch, si
 }
 
 /* result (M,D) += A (M,rows) times from (rows,D), rows at most STRIP; D taken a panel at a
- * time.  */
+ * time. */
 static void strip_product_add(float *result, size_t pitch, Matrix A, const float *from,
                               size_t from_pitch, size_t M, size_t D, size_t rows) {
     float room[STRIP * TILE_COLUMNS];
@@ -1023,7 +1032,7 @@ static void strip_product_add(float *result, size_t pitch, Matrix A, const float
 
 /* S[s][t] = sum over d of keys[s][d] queries[t][d], for `rows` keys and `count` queries.
  * turned holds the queries transposed; `fresh` says that it is not filled yet.  Where D is
- * larger than DEPTH it holds a part only, and is filled again each time.  */
+ * larger than DEPTH it holds a part only, and is filled again each time. */
 static void scores_compute(float *S, float *turned, bool fresh, const float *keys,
                            size_t keys_pitch, const float *queries, size_t queries_pitch,
                            size_t rows, size_t count, size_t D) {
@@ -1045,7 +1054,7 @@ static inline float attention_factor(Dropout dropout, size_t T, size_t t, size_t
 /* One head: queries t0 .. t0+count-1 (count at most TILE_COLUMNS), of which q is the first,
  * against keys and values 0 .. t0+count-1.  Sets y (count,D) and lse (count).  dropout.first is
  * the number of this head's P[0,0].  The KV cache of section 10 uses it too, so that both give
- * the same bits.  */
+ * the same bits. */
 static void attention_queries(float *y, size_t y_pitch, float *lse, const float *q,
                               size_t q_pitch, const float *k, const float *v, size_t kv_pitch,
                               size_t t0, size_t count, size_t T, size_t D, Dropout dropout) {
@@ -1148,7 +1157,7 @@ static void attention_queries_backward(float *dq, float *dk, float *dv, const fl
 }
 
 /* The contract of attention_backward_plain.  A thread owns a head: all its queries add to dk
- * and dv.  */
+ * and dv. */
 void attention_backward(float *dqkv /* sets */, const float *dy, const float *y,
                         const float *lse, const float *qkv, size_t B, size_t T, size_t C,
                         size_t H, Dropout dropout) {
@@ -1253,7 +1262,7 @@ typedef struct {
 } GPT;
 
 /* Fills the rows of the table, if there is one, and returns their number; *parameters gets the
- * number of floats.  The caller has checked the configuration.  */
+ * number of floats.  The caller has checked the configuration. */
 static size_t table_fill(const Config *config, Tensor *table, size_t *parameters) {
     size_t C = config->channels, row = 0, offset = 0;
     for (size_t i = 0; i < 4 + config->layers * BLOCK_KINDS; i++) {
@@ -1299,7 +1308,7 @@ size_t config_parameters(const Config *config) {
 }
 
 /* A model with weights that are all 0: gpt_initialize or model_read gives them values.
- * `training` asks for gradients as well.  The caller calls gpt_destroy.  */
+ * `training` asks for gradients as well.  The caller calls gpt_destroy. */
 GPT *gpt_create(const Config *config, bool training) {
     GPT *gpt = memory_allocate(1, sizeof *gpt);
     gpt->config = *config;
@@ -1353,23 +1362,33 @@ static float *gradient_of(GPT *gpt, int kind, size_t layer) {
 
 /* --- Activations ------------------- [glossary: Activations (cached for the backward pass)] -
  * What the forward pass leaves behind.  The backward pass needs the input of every matrix
- * product and of every bend, so training keeps them for all layers; evaluation keeps one
- * layer's and uses it again for the next.  */
+ * product and of every bend.  Some of them are cheap to make again from others: the output of a
+ * layer norm from its input, of GELU from its input.  Those are not kept, which saves 6 of 16 C
+ * floats a token and layer.  How much is kept is a choice:
+ *   KEEP_NOTHING  evaluation: one layer's room, used again by the next
+ *   KEEP_ALL      training: what the backward pass of every layer needs
+ *   KEEP_STREAM   training with only x kept: the backward pass runs each block forward once
+ *                 more, a third more work for a fraction of the memory (Chen et al. 2016,
+ *                 arXiv:1604.06174)       [glossary: Activation checkpointing (recomputation)] */
+enum { KEEP_NOTHING, KEEP_ALL, KEEP_STREAM };
+
 typedef struct {
     size_t B, T;      /* the largest batch and length they hold; N = B*T below */
-    bool training;    /* is there a backward pass? */
-    size_t kept;      /* layers kept: L in training, else 1 */
-    size_t head_rows; /* rows of logits held at a time; below N they are computed again */
+    int keep;         /* see above */
+    size_t kept;      /* layers that have room of their own: L or 1 */
+    size_t head_rows; /* rows of logits held at a time; below N they are made again */
     float *arena;
-    size_t floats; /* size of the arena */
-    float *x;      /* (kept+1,N,C) what enters each block, and what leaves the last */
-    float *ln1, *ln1_mean, *ln1_rstd; /* (kept,N,C), (kept,N), (kept,N) */
-    float *qkv;                       /* (kept,N,3C) */
-    float *attention; /* (kept,N,C) what the heads bring back, before the projection */
-    float *lse;       /* (kept,B,H,T) */
-    float *middle;    /* (kept,N,C) the stream between attention and MLP */
-    float *ln2, *ln2_mean, *ln2_rstd;
-    float *fc, *gelu;                    /* (kept,N,F) before and after GELU */
+    size_t floats;        /* size of the arena */
+    float *x;             /* (L+1,N,C) what enters each block, and what leaves the last */
+    float *ln1_mean, *ln1_rstd;          /* (kept,N) */
+    float *qkv;                          /* (kept,N,3C) */
+    float *attention;                    /* (kept,N,C) from the heads, before the projection */
+    float *lse;                          /* (kept,B,H,T) */
+    float *middle;                       /* (kept,N,C) the stream between attention and MLP */
+    float *ln2_mean, *ln2_rstd;          /* (kept,N) */
+    float *fc;                           /* (kept,N,F) before GELU */
+    float *norm;                         /* (N,C) output of a layer norm */
+    float *gelu;                         /* (N,F) */
     float *branch;                       /* (N,C) what a half block adds, until it is added */
     float *hidden, *lnf_mean, *lnf_rstd; /* (N,C) the last hidden state, (N), (N) */
     float *logits; /* (head_rows,V); the backward pass turns them into their gradient */
@@ -1386,27 +1405,27 @@ typedef struct {
     size_t count;  /* floats */
     float **place; /* the pointer that will show it */
 } ActivationRow;
-enum { ACTIVATION_ROWS = 25 };
+enum { ACTIVATION_ROWS = 24 };
 
 /* The table of activations.  Returns the number of rows. */
 static size_t activations_table(Activations *a, const Config *config,
                                 ActivationRow rows[ACTIVATION_ROWS]) {
     size_t N = a->B * a->T, C = config->channels, kept = a->kept, n = 0;
-    size_t gradient = a->training ? N * C : 0;
+    size_t streams = a->keep == KEEP_NOTHING ? 1 : config->layers + 1;
+    size_t gradient = a->keep == KEEP_NOTHING ? 0 : N * C;
     ActivationRow all[] = {
-        {"stream into blocks", (a->training ? kept + 1 : 1) * N * C, &a->x},
-        {"norm 1", kept * N * C, &a->ln1},
+        {"stream into blocks", streams * N * C, &a->x},
         {"norm 1 mean", kept * N, &a->ln1_mean},
         {"norm 1 rstd", kept * N, &a->ln1_rstd},
         {"q, k, v", kept * N * 3 * C, &a->qkv},
         {"attention", kept * N * C, &a->attention},
         {"attention log-sum-exp", kept * N * config->heads, &a->lse},
         {"stream between halves", kept * N * C, &a->middle},
-        {"norm 2", kept * N * C, &a->ln2},
         {"norm 2 mean", kept * N, &a->ln2_mean},
         {"norm 2 rstd", kept * N, &a->ln2_rstd},
         {"MLP before GELU", kept * N * 4 * C, &a->fc},
-        {"MLP after GELU", kept * N * 4 * C, &a->gelu},
+        {"norm", N * C, &a->norm},
+        {"MLP after GELU", N * 4 * C, &a->gelu},
         {"branch", N * C, &a->branch},
         {"last hidden state", N * C, &a->hidden},
         {"final norm mean", N, &a->lnf_mean},
@@ -1423,38 +1442,29 @@ static size_t activations_table(Activations *a, const Config *config,
     return n;
 }
 
-/* Rows of logits to hold when nobody says: all of them up to 64 MB, else as many as 64 MB hold.
- * */
-static size_t head_rows_default(size_t N, size_t V) {
-    size_t rows = ((size_t)64 << 20) / sizeof(float) / V;
-    return rows < 1 ? 1 : rows > N ? N : rows;
-}
-
-/* Sizes only, for the budget: bytes that activations_create would allocate. */
-size_t activations_bytes(const Config *config, size_t B, size_t T, bool training) {
-    Activations a = {
-        .B = B, .T = T, .training = training, .kept = training ? config->layers : 1};
-    a.head_rows = head_rows_default(B * T, config->vocab);
-    ActivationRow rows[ACTIVATION_ROWS];
-    size_t floats = 0, n = activations_table(&a, config, rows);
-    for (size_t i = 0; i < n; i++) floats += rows[i].count;
-    return floats * sizeof(float);
+/* Sizes without memory: the struct, its table, the bytes.  head_rows 0 takes all rows of logits
+ * up to 64 MB, else as many as 64 MB hold.  */
+static size_t activations_plan(Activations *a, const Config *config, size_t B, size_t T,
+                               int keep, size_t head_rows,
+                               ActivationRow rows[ACTIVATION_ROWS]) {
+    size_t most = ((size_t)64 << 20) / sizeof(float) / config->vocab;
+    *a = (Activations){.B = B, .T = T, .keep = keep, .head_rows = head_rows ? head_rows : most};
+    a->kept = keep == KEEP_ALL ? config->layers : 1;
+    if (a->head_rows < 1) a->head_rows = 1;
+    if (a->head_rows > B * T) a->head_rows = B * T;
+    size_t n = activations_table(a, config, rows);
+    for (size_t i = 0; i < n; i++) a->floats += rows[i].count;
+    return n;
 }
 
 /* Room for batches of up to B sequences of up to T tokens.  head_rows: see the struct; 0
  * chooses.  The caller calls activations_destroy.  */
-Activations *activations_create(const Config *config, size_t B, size_t T, bool training,
+Activations *activations_create(const Config *config, size_t B, size_t T, int keep,
                                 size_t head_rows) {
     Activations *a = memory_allocate(1, sizeof *a);
-    *a = (Activations){
-        .B = B, .T = T, .training = training, .kept = training ? config->layers : 1};
-    a->head_rows = head_rows ? head_rows : head_rows_default(B * T, config->vocab);
-    if (a->head_rows > B * T) a->head_rows = B * T;
     ActivationRow rows[ACTIVATION_ROWS];
-    size_t n = activations_table(a, config, rows);
-    for (size_t i = 0; i < n; i++) a->floats += rows[i].count;
-    a->arena = memory_allocate(a->floats, sizeof *a->arena);
-    float *next = a->arena;
+    size_t n = activations_plan(a, config, B, T, keep, head_rows, rows);
+    float *next = a->arena = memory_allocate(a->floats, sizeof *a->arena);
     for (size_t i = 0; i < n; i++) {
         *rows[i].place = rows[i].count ? next : NULL;
         next += rows[i].count;
@@ -1475,7 +1485,7 @@ void activations_destroy(Activations *a) {
  * and P v over all T keys, 4 T C a layer forward, three times that in all.  Half of the keys
  * lie in the future and are never looked at; they are counted all the same, as the literature
  * does (Chowdhery et al.  2022, arXiv:2204.02311, appendix B), so that shares of the peak can
- * be compared.  */
+ * be compared. */
 double flops_per_token(const Config *config, size_t T) {
     double L = (double)config->layers, C = (double)config->channels, V = (double)config->vocab;
     return 6.0 * (L * 12.0 * C * C + V * C) + 12.0 * L * (double)T * C;
@@ -1486,17 +1496,37 @@ double flops_per_token(const Config *config, size_t T) {
  *
  * Two lists of kernel calls, the second one the mirror image of the first.  A model is
  * embedding, then block(0) ... block(L-1), then head, each callable alone: whoever wants to
- * look inside, or to run a part again, loops over blocks.  Indices: a(l) below is layer l's
- * share of an activation.
+ * look inside, or to run a part again, loops over blocks.
  * ====================================================================================== */
 
-/* Where the layer's part of an activation begins, in numbers of layers. */
-static size_t layer_slot(const Activations *a, size_t l) { return a->training ? l : 0; }
+/* One layer's share of the activations; shapes as in Activations, without the layer. */
+typedef struct {
+    float *x, *x_next, *ln1_mean, *ln1_rstd, *qkv, *attention, *lse, *middle;
+    float *ln2_mean, *ln2_rstd, *fc;
+} Layer;
+
+static Layer layer_of(const Activations *a, const Config *config, size_t l) {
+    size_t all = a->B * a->T, C = config->channels, slot = a->keep == KEEP_ALL ? l : 0;
+    float *x = a->x + (a->keep == KEEP_NOTHING ? 0 : l * all * C);
+    return (Layer){
+        .x = x,
+        .x_next = a->keep == KEEP_NOTHING ? x : x + all * C,
+        .ln1_mean = a->ln1_mean + slot * all,
+        .ln1_rstd = a->ln1_rstd + slot * all,
+        .qkv = a->qkv + slot * all * 3 * C,
+        .attention = a->attention + slot * all * C,
+        .lse = a->lse + slot * all * config->heads,
+        .middle = a->middle + slot * all * C,
+        .ln2_mean = a->ln2_mean + slot * all,
+        .ln2_rstd = a->ln2_rstd + slot * all,
+        .fc = a->fc + slot * all * 4 * C,
+    };
+}
 
 /* The dropout of one place of the model: site 0 is the embedding, 1, 2 and 3 + 3l are layer l's
  * attention weights and its two branches.  per_sequence is the tensor's number of elements for
  * one sequence: numbered so, a micro-batch draws the masks that its sequences have in the whole
- * batch.  */
+ * batch. */
 static Dropout dropout_site(const GPT *gpt, const Activations *a, size_t site,
                             size_t per_sequence) {
     float rate = a->dropout_key ? gpt->config.dropout : 0;
@@ -1513,41 +1543,36 @@ void gpt_embed(const GPT *gpt, Activations *a, const int32_t *inputs, size_t B, 
 
 /* Block l: x[l] -> x[l+1].   x += projection(attention(norm(x)));   x += MLP(norm(x)) */
 void gpt_block_forward(const GPT *gpt, Activations *a, size_t l, size_t B, size_t T) {
+    const Layer y = layer_of(a, &gpt->config, l);
     size_t C = gpt->config.channels, H = gpt->config.heads, F = 4 * C, N = B * T;
-    size_t slot = layer_slot(a, l),
-           all = a->B * a->T; /* rows that a layer's part has room for */
-    float *x = a->x + slot * all * C, *x_next = a->training ? x + all * C : x;
-    float *ln1 = a->ln1 + slot * all * C, *qkv = a->qkv + slot * all * 3 * C;
-    float *attention = a->attention + slot * all * C, *lse = a->lse + slot * all * H;
-    float *middle = a->middle + slot * all * C, *ln2 = a->ln2 + slot * all * C;
-    float *fc = a->fc + slot * all * F, *gelu = a->gelu + slot * all * F;
     Dropout inside = dropout_site(gpt, a, 1 + 3 * l, H * T * T);
     Dropout after1 = dropout_site(gpt, a, 2 + 3 * l, T * C);
     Dropout after2 = dropout_site(gpt, a, 3 + 3 * l, T * C);
 
-    layernorm_forward(ln1, a->ln1_mean + slot * all, a->ln1_rstd + slot * all, x,
-                      weight_of(gpt, LN1_W, l), weight_of(gpt, LN1_B, l), N, C);
-    matmul_forward(qkv, ln1, weight_of(gpt, QKV_W, l), weight_of(gpt, QKV_B, l), N, C, 3 * C);
-    attention_forward(attention, lse, qkv, B, T, C, H, inside);
-    matmul_forward(a->branch, attention, weight_of(gpt, PROJ_W, l), weight_of(gpt, PROJ_B, l),
+    layernorm_forward(a->norm, y.ln1_mean, y.ln1_rstd, y.x, weight_of(gpt, LN1_W, l),
+                      weight_of(gpt, LN1_B, l), N, C);
+    matmul_forward(y.qkv, a->norm, weight_of(gpt, QKV_W, l), weight_of(gpt, QKV_B, l), N, C,
+                   3 * C);
+    attention_forward(y.attention, y.lse, y.qkv, B, T, C, H, inside);
+    matmul_forward(a->branch, y.attention, weight_of(gpt, PROJ_W, l), weight_of(gpt, PROJ_B, l),
                    N, C, C);
     if (after1.rate > 0) dropout_forward(a->branch, a->branch, N * C, after1);
-    residual_forward(middle, x, a->branch, N * C);
+    residual_forward(y.middle, y.x, a->branch, N * C);
 
-    layernorm_forward(ln2, a->ln2_mean + slot * all, a->ln2_rstd + slot * all, middle,
-                      weight_of(gpt, LN2_W, l), weight_of(gpt, LN2_B, l), N, C);
-    matmul_forward(fc, ln2, weight_of(gpt, FC_W, l), weight_of(gpt, FC_B, l), N, C, F);
-    gelu_forward(gelu, fc, N * F);
-    matmul_forward(a->branch, gelu, weight_of(gpt, OUT_W, l), weight_of(gpt, OUT_B, l), N, F,
+    layernorm_forward(a->norm, y.ln2_mean, y.ln2_rstd, y.middle, weight_of(gpt, LN2_W, l),
+                      weight_of(gpt, LN2_B, l), N, C);
+    matmul_forward(y.fc, a->norm, weight_of(gpt, FC_W, l), weight_of(gpt, FC_B, l), N, C, F);
+    gelu_forward(a->gelu, y.fc, N * F);
+    matmul_forward(a->branch, a->gelu, weight_of(gpt, OUT_W, l), weight_of(gpt, OUT_B, l), N, F,
                    C);
     if (after2.rate > 0) dropout_forward(a->branch, a->branch, N * C, after2);
-    residual_forward(x_next, middle, a->branch, N * C);
+    residual_forward(y.x_next, y.middle, a->branch, N * C);
 }
 
 /* The last hidden state: a->hidden = norm(x[L]). */
 void gpt_final_norm(const GPT *gpt, Activations *a, size_t B, size_t T) {
     size_t C = gpt->config.channels;
-    const float *x = a->x + (a->training ? gpt->config.layers * a->B * a->T * C : 0);
+    const float *x = layer_of(a, &gpt->config, gpt->config.layers).x;
     layernorm_forward(a->hidden, a->lnf_mean, a->lnf_rstd, x, weight_of(gpt, LNF_W, 0),
                       weight_of(gpt, LNF_B, 0), B * T, C);
 }
@@ -1571,9 +1596,21 @@ void gpt_head_forward(const GPT *gpt, Activations *a, const int32_t *targets, si
     }
 }
 
+/* The gradient of `rows` rows of logits, from n on, which a->logits holds: overwrites them with
+ * it, adds to the gradient of wte, and sets the rows of a->dnorm, the gradient of a->hidden.
+ * */
+static void head_backward(GPT *gpt, Activations *a, const int32_t *targets,
+                          const float *dlosses, size_t n, size_t rows) {
+    size_t C = gpt->config.channels, V = gpt->config.vocab;
+    cross_entropy_backward(a->logits, dlosses + n, a->head_lse + n, a->logits, targets + n,
+                           rows, V);
+    unembedding_backward(a->dnorm + n * C, gradient_of(gpt, WTE, 0), a->logits,
+                         a->hidden + n * C, weight_of(gpt, WTE, 0), rows, C, V);
+}
+
 /* The forward pass.  inputs, targets (B,T); B and T at most those of `a`.  Without targets it
  * stops at the last hidden state.  dropout_key 0 switches dropout off; `first` is the number of
- * this micro-batch's first sequence within its batch.  */
+ * this micro-batch's first sequence within its batch. */
 void gpt_forward(const GPT *gpt, Activations *a, const int32_t *inputs, const int32_t *targets,
                  size_t B, size_t T, uint64_t dropout_key, size_t first) {
     assert(B * T <= a->B * a->T && T <= gpt->config.context);
@@ -1586,40 +1623,39 @@ void gpt_forward(const GPT *gpt, Activations *a, const int32_t *inputs, const in
 }
 
 /* Block l backward: a->dx holds the gradient of x[l+1] and becomes that of x[l].  Read it
- * beside gpt_block_forward, from the bottom up.  */
+ * beside gpt_block_forward, from the bottom up.  Where a matrix product's input was not kept,
+ * the line before it makes it again.  */
 void gpt_block_backward(GPT *gpt, Activations *a, size_t l, size_t B, size_t T) {
+    const Layer y = layer_of(a, &gpt->config, l);
     size_t C = gpt->config.channels, H = gpt->config.heads, F = 4 * C, N = B * T;
-    size_t all = a->B * a->T;
-    const float *x = a->x + l * all * C, *ln1 = a->ln1 + l * all * C;
-    const float *qkv = a->qkv + l * all * 3 * C, *attention = a->attention + l * all * C;
-    const float *lse = a->lse + l * all * H, *middle = a->middle + l * all * C;
-    const float *ln2 = a->ln2 + l * all * C, *fc = a->fc + l * all * F,
-                *gelu = a->gelu + l * all * F;
     Dropout inside = dropout_site(gpt, a, 1 + 3 * l, H * T * T);
     Dropout after1 = dropout_site(gpt, a, 2 + 3 * l, T * C);
     Dropout after2 = dropout_site(gpt, a, 3 + 3 * l, T * C);
 
     residual_backward(a->dx, a->dbranch, a->dx, N * C);
     if (after2.rate > 0) dropout_backward(a->dbranch, a->dbranch, N * C, after2);
+    gelu_forward(a->gelu, y.fc, N * F);
     matmul_backward(a->dwide, gradient_of(gpt, OUT_W, l), gradient_of(gpt, OUT_B, l),
-                    a->dbranch, gelu, weight_of(gpt, OUT_W, l), N, F, C);
-    gelu_backward(a->dwide, a->dwide, fc, N * F);
+                    a->dbranch, a->gelu, weight_of(gpt, OUT_W, l), N, F, C);
+    gelu_backward(a->dwide, a->dwide, y.fc, N * F);
+    layernorm_forward(a->norm, y.ln2_mean, y.ln2_rstd, y.middle, weight_of(gpt, LN2_W, l),
+                      weight_of(gpt, LN2_B, l), N, C);
     matmul_backward(a->dnorm, gradient_of(gpt, FC_W, l), gradient_of(gpt, FC_B, l), a->dwide,
-                    ln2, weight_of(gpt, FC_W, l), N, C, F);
+                    a->norm, weight_of(gpt, FC_W, l), N, C, F);
     layernorm_backward(a->dx, gradient_of(gpt, LN2_W, l), gradient_of(gpt, LN2_B, l), a->dnorm,
-                       a->ln2_mean + l * all, a->ln2_rstd + l * all, middle,
-                       weight_of(gpt, LN2_W, l), N, C);
+                       y.ln2_mean, y.ln2_rstd, y.middle, weight_of(gpt, LN2_W, l), N, C);
 
     residual_backward(a->dx, a->dbranch, a->dx, N * C);
     if (after1.rate > 0) dropout_backward(a->dbranch, a->dbranch, N * C, after1);
     matmul_backward(a->dnorm, gradient_of(gpt, PROJ_W, l), gradient_of(gpt, PROJ_B, l),
-                    a->dbranch, attention, weight_of(gpt, PROJ_W, l), N, C, C);
-    attention_backward(a->dwide, a->dnorm, attention, lse, qkv, B, T, C, H, inside);
+                    a->dbranch, y.attention, weight_of(gpt, PROJ_W, l), N, C, C);
+    attention_backward(a->dwide, a->dnorm, y.attention, y.lse, y.qkv, B, T, C, H, inside);
+    layernorm_forward(a->norm, y.ln1_mean, y.ln1_rstd, y.x, weight_of(gpt, LN1_W, l),
+                      weight_of(gpt, LN1_B, l), N, C);
     matmul_backward(a->dnorm, gradient_of(gpt, QKV_W, l), gradient_of(gpt, QKV_B, l), a->dwide,
-                    ln1, weight_of(gpt, QKV_W, l), N, C, 3 * C);
+                    a->norm, weight_of(gpt, QKV_W, l), N, C, 3 * C);
     layernorm_backward(a->dx, gradient_of(gpt, LN1_W, l), gradient_of(gpt, LN1_B, l), a->dnorm,
-                       a->ln1_mean + l * all, a->ln1_rstd + l * all, x,
-                       weight_of(gpt, LN1_W, l), N, C);
+                       y.ln1_mean, y.ln1_rstd, y.x, weight_of(gpt, LN1_W, l), N, C);
 }
 
 void gpt_embed_backward(GPT *gpt, Activations *a, const int32_t *inputs, size_t B, size_t T) {
@@ -1637,12 +1673,15 @@ void gpt_embed_backward(GPT *gpt, Activations *a, const int32_t *inputs, size_t 
 void gpt_backward_hidden(GPT *gpt, Activations *a, const int32_t *inputs, const float *dhidden,
                          size_t B, size_t T) {
     size_t C = gpt->config.channels, N = B * T, L = gpt->config.layers;
-    assert(a->training && gpt->gradients);
+    assert(a->keep != KEEP_NOTHING && gpt->gradients);
     memset(a->dx, 0, N * C * sizeof *a->dx); /* nothing but the norm has used x[L] */
     layernorm_backward(a->dx, gradient_of(gpt, LNF_W, 0), gradient_of(gpt, LNF_B, 0), dhidden,
-                       a->lnf_mean, a->lnf_rstd, a->x + L * a->B * a->T * C,
+                       a->lnf_mean, a->lnf_rstd, layer_of(a, &gpt->config, L).x,
                        weight_of(gpt, LNF_W, 0), N, C);
-    for (size_t l = L; l-- > 0;) gpt_block_backward(gpt, a, l, B, T);
+    for (size_t l = L; l-- > 0;) {
+        if (a->keep == KEEP_STREAM) gpt_block_forward(gpt, a, l, B, T);
+        gpt_block_backward(gpt, a, l, B, T);
+    }
     gpt_embed_backward(gpt, a, inputs, B, T);
 }
 
@@ -1658,18 +1697,32 @@ void gpt_backward_logits(GPT *gpt, Activations *a, const int32_t *inputs, const 
 /* Backward from dlosses (B,T), the gradient of whatever is minimised with respect to each
  * a->losses[b,t]: for the mean over n tokens, 1/n everywhere.  Masked prompts, preferences and
  * rewards are other weights in the same place.  Uses up a->logits: one backward for one
- * forward.  */
+ * forward. */
 void gpt_backward(GPT *gpt, Activations *a, const int32_t *inputs, const int32_t *targets,
                   const float *dlosses, size_t B, size_t T) {
-    size_t N = B * T, C = gpt->config.channels, V = gpt->config.vocab;
+    size_t N = B * T;
     for (size_t n = 0; n < N; n += a->head_rows) {
         size_t rows = N - n < a->head_rows ? N - n : a->head_rows;
         if (a->head_rows < N)
             gpt_logits(gpt, a, a->logits, n, rows); /* they were overwritten */
-        cross_entropy_backward(a->logits, dlosses + n, a->head_lse + n, a->logits, targets + n,
-                               rows, V);
-        unembedding_backward(a->dnorm + n * C, gradient_of(gpt, WTE, 0), a->logits,
-                             a->hidden + n * C, weight_of(gpt, WTE, 0), rows, C, V);
+        head_backward(gpt, a, targets, dlosses, n, rows);
+    }
+    gpt_backward_hidden(gpt, a, inputs, a->dnorm, B, T);
+}
+
+/* gpt_forward and gpt_backward in one, for dlosses that are known beforehand and do not depend
+ * on the losses, as in pre-training: each piece of logits is turned into its gradient at once,
+ * and is never made a second time.  */
+void gpt_forward_backward(GPT *gpt, Activations *a, const int32_t *inputs,
+                          const int32_t *targets, const float *dlosses, size_t B, size_t T,
+                          uint64_t dropout_key, size_t first) {
+    size_t N = B * T, V = gpt->config.vocab;
+    gpt_forward(gpt, a, inputs, NULL, B, T, dropout_key, first);
+    for (size_t n = 0; n < N; n += a->head_rows) {
+        size_t rows = N - n < a->head_rows ? N - n : a->head_rows;
+        gpt_logits(gpt, a, a->logits, n, rows);
+        cross_entropy_forward(a->losses + n, a->head_lse + n, a->logits, targets + n, rows, V);
+        head_backward(gpt, a, targets, dlosses, n, rows);
     }
     gpt_backward_hidden(gpt, a, inputs, a->dnorm, B, T);
 }
@@ -1715,7 +1768,7 @@ float learning_rate(const Schedule *s, uint64_t step) {
 /* --- Gradient norm and clipping ----- [glossary: Gradient norm, Gradient clipping] -----------
  * The length of the gradient of all parameters as one vector: sqrt(sum of g^2).  If it is over
  * the limit, the whole gradient is scaled down to it: the direction stays (Pascanu, Mikolov,
- * Bengio 2012, arXiv:1211.5063, algorithm 1).  Summed in double, in pieces of fixed size.  */
+ * Bengio 2012, arXiv:1211.5063, algorithm 1).  Summed in double, in pieces of fixed size. */
 double gradient_norm(const float *gradient, size_t N) {
     enum { PIECES = 64 };
     double sums[PIECES] = {0}, total = 0;
@@ -1743,11 +1796,12 @@ double gradient_norm(const float *gradient, size_t N) {
  *   m = beta1 m + (1 - beta1) g         v = beta2 v + (1 - beta2) g^2
  *   w -= lr (weight_decay w + (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps))
  * m and v start at 0, so they are too small at first; the divisors 1 - beta^step undo just
- * that.  w, m, v, gradient (N); gradient_scale multiplies the gradient first (clipping); step
- * counts from
- * 1.  Cost: 4 numbers read and 3 written for each weight: memory bandwidth, not arithmetic.
- * Pitfall: eps stands outside the root, and the bias corrections inside the ratio.  */
-void adamw_update(float *w, float *m, float *v, const float *gradient, size_t N, float lr,
+ * that.  w, m, v, gradient (N); gradient_scale multiplies the gradient first (clipping); `step`
+ * counts from one.  Leaves the gradient cleared, since it is at hand: a pass of its own would
+ * cost time again.  Cost: 4 numbers read and 4 written for each weight: memory bandwidth, not
+ * arithmetic.  Pitfall: eps stands outside the root, and the bias corrections inside the ratio.
+ * */
+void adamw_update(float *w, float *m, float *v, float *gradient, size_t N, float lr,
                   float beta1, float beta2, float eps, float weight_decay, float gradient_scale,
                   uint64_t step) {
     float m_scale = (float)(1.0 / (1.0 - pow(beta1, (double)step)));
@@ -1758,6 +1812,7 @@ void adamw_update(float *w, float *m, float *v, const float *gradient, size_t N,
         m[i] = beta1 * m[i] + (1.0f - beta1) * g;
         v[i] = beta2 * v[i] + (1.0f - beta2) * g * g;
         w[i] -= lr * (weight_decay * w[i] + m[i] * m_scale / (sqrtf(v[i] * v_scale) + eps));
+        gradient[i] = 0;
     }
 }
 
@@ -1799,7 +1854,6 @@ double optimizer_step(GPT *gpt, Optimizer *optimizer, const OptimizerOptions *o,
                      o->beta1, o->beta2, o->eps, t->decay ? o->weight_decay : 0.0f, scale,
                      optimizer->step);
     }
-    memset(gpt->gradients, 0, gpt->parameter_count * sizeof *gpt->gradients);
     return norm;
 }
 
@@ -1928,7 +1982,7 @@ static const SafeTensor *safetensors_row(const SafeTensors *file, const char *na
 }
 
 /* The numbers of a tensor, which belong to the file and may lie at any address; NULL if there
- * is none of that name.  A dtype other than the wanted one (NULL: any) ends the program.  */
+ * is none of that name.  A dtype other than the wanted one (NULL: any) ends the program. */
 const void *safetensors_find(const SafeTensors *file, const char *name, const char *dtype,
                              size_t *count, size_t shape[8], size_t *rank) {
     const SafeTensor *t = safetensors_row(file, name);
@@ -1942,7 +1996,7 @@ const void *safetensors_find(const SafeTensors *file, const char *name, const ch
 }
 
 /* A model without biases is written with biases of 0: the same function, and every reader of
- * GPT-2 models has all that it looks for.  */
+ * GPT-2 models has all that it looks for. */
 static void weights_write(const GPT *gpt, const char *path) {
     Config full = gpt->config;
     full.bias = true;
@@ -2165,7 +2219,7 @@ void cache_destroy(Cache *cache) {
 }
 
 /* The block of section 7 for `rows` new tokens: their keys and values go to the cache, and
- * their queries meet all that the cache holds.  */
+ * their queries meet all that the cache holds. */
 static void decode_block(const GPT *gpt, Cache *cache, size_t l, size_t rows) {
     size_t C = gpt->config.channels, H = gpt->config.heads, D = C / H, F = 4 * C;
     float *keys = cache->keys + l * gpt->config.context * C;
@@ -2273,7 +2327,7 @@ uint32_t token_sample(const float *logits, size_t V, const Sampling *s, double u
 
 /* Writes `count` tokens behind a prompt (at least one token) to a stream, each as soon as it is
  * drawn.  When the context is full, the model goes on with its later half: positions are
- * learned, so a window cannot slide, and has to be read again.  */
+ * learned, so a window cannot slide, and has to be read again. */
 void text_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
                    const uint32_t *prompt, size_t prompt_count, size_t count,
                    const Sampling *sampling, uint64_t seed, FILE *out) {
@@ -2327,7 +2381,7 @@ typedef struct { /* every choice that the command line offers; section 12 has na
     double validation, test;
     size_t eval_every, eval_batches, patience, log_every, sample;
     const char *out, *init, *model, *tokenizer;
-    bool overwrite;
+    bool overwrite, recompute;
     size_t seed, threads;
     int split;
     const char *prompt;
@@ -2338,7 +2392,7 @@ typedef struct { /* every choice that the command line offers; section 12 has na
 } Options;
 
 /* What the machine can do at best: FLOPs per second of a loop of multiply-adds on vectors that
- * never leave the registers, on all threads.  Takes some 20 ms.  */
+ * never leave the registers, on all threads.  Takes some 20 ms. */
 double peak_flops(void) {
     enum {
         CHAINS = 12,
@@ -2397,20 +2451,18 @@ void tensors_print(FILE *out, const Config *config) {
     free(table);
 }
 
-/* Bytes and FLOPs of training on `tokens` tokens, micro_batch sequences at a time; different:
- * how
- * many of them the text has, 0 if that is not known.       [glossary: Chinchilla optimum] */
-void budget_print(FILE *out, const Config *config, size_t micro_batch, double tokens,
+/* Bytes and FLOPs of training on `tokens` tokens, micro_batch sequences at a time; `different`
+ * says how many of them the text has, 0 if not known.      [glossary: Chinchilla optimum] */
+void budget_print(FILE *out, const Config *config, size_t micro_batch, int keep, double tokens,
                   double different) {
     size_t T = config->context;
     double P = (double)config_parameters(config);
     double weights = 4 * P, gradients = 4 * P, moments = 8 * P;
-    double activations = (double)activations_bytes(config, micro_batch, T, true);
     double cache = 8.0 * (double)(config->layers * T * config->channels);
-    Activations a = {.B = micro_batch, .T = T, .training = true, .kept = config->layers};
-    a.head_rows = head_rows_default(micro_batch * T, config->vocab);
+    Activations a;
     ActivationRow rows[ACTIVATION_ROWS];
-    size_t n = activations_table(&a, config, rows);
+    size_t n = activations_plan(&a, config, micro_batch, T, keep, 0, rows);
+    double activations = 4.0 * (double)a.floats;
     fprintf(out, "\n%-42s %s for a micro-batch of %zu x %zu tokens\n", "activations",
             bytes_text(activations), micro_batch, T);
     for (size_t i = 0; i < n; i++) {
@@ -2499,26 +2551,21 @@ static void interrupt(int signal_number) {
 }
 
 /* One step, but for the update: gradients of the whole batch, a micro-batch at a time.  Returns
- * the
- * mean loss.             [glossary: Batch and batch size, Micro-batch, Gradient accumulation]
- * Every token weighs 1/(tokens of the whole batch) in dlosses.  So the sum of the
- * micro-batches' gradients is the gradient of the batch, also when the last micro-batch is
- * smaller.  */
+ * the mean loss.         [glossary: Batch and batch size, Micro-batch, Gradient accumulation]
+ * Every token weighs 1/(tokens of the whole batch) in dlosses.  So the sum of the micro-batches'
+ * gradients is the gradient of the batch, also when the last micro-batch is smaller. */
 double batch_gradient(Run *run, uint64_t step) {
-    size_t batch = run->o->batch, T = run->source.T, V = run->gpt->config.vocab;
+    size_t batch = run->o->batch, T = run->source.T;
     uint64_t key =
         random_bits(random_bits(run->o->seed, RANDOM_DROPOUT), step) | 1; /* 0 means none */
     double sum = 0;
     for (size_t first = 0, B; first < batch; first += B) {
         B = batch - first < run->activations->B ? batch - first : run->activations->B;
         batch_read(&run->source, step, first, B, run->inputs, run->targets);
-        gpt_forward(run->gpt, run->activations, run->inputs, run->targets, B, T, key, first);
-        for (size_t i = 0; i < B * T; i++) {
-            assert((size_t)run->targets[i] < V);
-            sum += run->activations->losses[i];
-            run->dlosses[i] = 1.0f / (float)(batch * T);
-        }
-        gpt_backward(run->gpt, run->activations, run->inputs, run->targets, run->dlosses, B, T);
+        for (size_t i = 0; i < B * T; i++) run->dlosses[i] = 1.0f / (float)(batch * T);
+        gpt_forward_backward(run->gpt, run->activations, run->inputs, run->targets,
+                             run->dlosses, B, T, key, first);
+        for (size_t i = 0; i < B * T; i++) sum += run->activations->losses[i];
     }
     return sum / (double)(batch * T);
 }
@@ -2578,7 +2625,7 @@ static void sample_show(Run *run, size_t count) {
 }
 
 /* Loss on the validation part; notes whether the model is the best so far.  A model that has
- * not learned anything here cannot be the best, unless --init brought it.  */
+ * not learned anything here cannot be the best, unless --init brought it. */
 static Evaluation validation_run(Run *run, uint64_t step, bool *improved) {
     Evaluation e = split_evaluate(run->gpt, run->activations, run->tokenizer,
                                   &run->splits[SPLIT_VALIDATION],
@@ -2638,7 +2685,7 @@ static void run_report(const Run *run, uint64_t step, bool stopped_early) {
 }
 
 /* The loop itself.  Ends after o->steps steps, on Ctrl-C, or when validation no longer
- * improves.  */
+ * improves. */
 void run_train(Run *run) {
     const Options *o = run->o;
     OptimizerOptions update = {(float)o->beta1, (float)o->beta2, (float)o->eps,
@@ -2761,6 +2808,9 @@ static const struct OptionRow {
      "Batch and batch size"},
     {"micro-batch", "tei", COUNT, AT(micro_batch), 0, 1048576, NULL, "12",
      "sequences that go through the model together; 0: the batch", "Gradient accumulation"},
+    {"recompute", "ti", FLAG, AT(recompute), 0, 0, NULL, NULL,
+     "keep less for the backward pass and compute it again: less memory, more time",
+     "Activation checkpointing (recomputation)"},
     {"steps", "ti", COUNT, AT(steps), 1, 1e12, NULL, "2000", "updates of the weights",
      "Iteration / step"},
     {"order", "t", CHOICE, AT(order), 0, 0, ORDER_NAMES, NULL,
@@ -2899,7 +2949,7 @@ static void preset_apply(Options *o) {
 }
 
 /* Reads the command line into `o`, marks in `given` the options that were there, and returns
- * the letter of the command.  */
+ * the letter of the command. */
 static char options_read(Options *o, bool given[OPTION_ROWS], int argc, char **argv) {
     bool named = argc > 1 && argv[1][0] != '-';
     const char *name = named ? argv[1] : "train";
@@ -3037,7 +3087,7 @@ static void run_destroy(Run *run) {
 }
 
 /* The tokenizer that the options ask for: that of a model to start from, one that exists, or a
- * new one, learned from the part of the text that is trained on.  */
+ * new one, learned from the part of the text that is trained on. */
 static Tokenizer *run_tokenizer(const Options *o, const Bytes *text) {
     if (o->init) return tokenizer_load(o->init);
     if (o->tokenizer) return tokenizer_load(o->tokenizer);
@@ -3070,7 +3120,8 @@ static void run_allocate(Run *run, const Config *config) {
     run->gpt->config.dropout = config->dropout;
     if (!o->init) gpt_initialize(run->gpt, o->seed);
     run->optimizer = optimizer_create(run->gpt->parameter_count);
-    run->activations = activations_create(config, B, T, true, 0);
+    run->activations =
+        activations_create(config, B, T, o->recompute ? KEEP_STREAM : KEEP_ALL, 0);
     run->cache = cache_create(config);
     run->inputs = memory_allocate(B * T, sizeof *run->inputs);
     run->targets = memory_allocate(B * T, sizeof *run->targets);
@@ -3089,7 +3140,7 @@ static void command_train(const Options *o) {
     run_corpus(&run, &text, config.context);
     free(text.data);
     tensors_print(stderr, &config);
-    budget_print(stderr, &config, o->micro_batch,
+    budget_print(stderr, &config, o->micro_batch, o->recompute ? KEEP_STREAM : KEEP_ALL,
                  (double)o->steps * (double)o->batch * (double)config.context,
                  (double)run.splits[SPLIT_TRAIN].count);
     run_allocate(&run, &config);
@@ -3146,7 +3197,7 @@ static void command_eval(const Options *o) {
     if (split->count < T + 1)
         die("the %s part has %zu tokens: too few for one window of %zu", split->name,
             split->count, T);
-    run.activations = activations_create(&run.gpt->config, o->micro_batch, T, false, 0);
+    run.activations = activations_create(&run.gpt->config, o->micro_batch, T, KEEP_NOTHING, 0);
     Evaluation e = split_evaluate(run.gpt, run.activations, run.tokenizer, split,
                                   o->eval_batches * o->micro_batch);
     printf("%s: loss %.4f, perplexity %.4g, %.4f bits per byte, over %zu tokens\n", split->name,
@@ -3172,7 +3223,7 @@ static void command_info(const Options *o) {
         config = run_config(o, vocab);
     }
     tensors_print(stdout, &config);
-    budget_print(stdout, &config, o->micro_batch,
+    budget_print(stdout, &config, o->micro_batch, o->recompute ? KEEP_STREAM : KEEP_ALL,
                  (double)o->steps * (double)o->batch * (double)config.context, 0);
     printf("loss of an untrained model: ln V = ln %zu = %.4f\n", config.vocab,
            log((double)config.vocab));
@@ -3191,7 +3242,7 @@ static void output_check(void) {
  * all others spin for nothing until it gives it back, hundreds of times in a step.  60 steps of
  * the smallest preset beside one busy program took 79 s, and 2.3 s when threads went to sleep
  * after a short spin.  The library reads the setting once, before main, so the program starts
- * itself again with it.  */
+ * itself again with it. */
 static void threads_patience(char **argv) {
 #ifdef _OPENMP
     if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return; /* the user's, or ours */
