@@ -131,6 +131,7 @@ void check_error(const char *name, const Ending *ending, int status, const char 
 /* --- Files for tests ---------------------------------------------------------------------- */
 
 void bytes_save(const char *path, const void *data, size_t size) {
+    unlink(path); /* some file systems flush a file to disk that was cut to nothing and written again */
     FILE *file = fopen(path, "wb");
     if (!file || fwrite(data, 1, size, file) != size || fclose(file) != 0)
         die("%s: cannot write: %s", path, strerror(errno));

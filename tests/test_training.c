@@ -293,7 +293,7 @@ static Inside *inside_create(size_t batch, size_t micro_batch, double dropout, c
     run->gpt = gpt_create(&config, true);
     gpt_initialize(run->gpt, 8);
     run->optimizer = optimizer_create(run->gpt->parameter_count);
-    run->activations = activations_create(&config, micro_batch, T, true, 0);
+    run->activations = activations_create(&config, micro_batch, T, KEEP_ALL, 0);
     run->cache = cache_create(&config);
     run->inputs = memory_allocate(micro_batch * T, sizeof *run->inputs);
     run->targets = memory_allocate(micro_batch * T, sizeof *run->targets);
