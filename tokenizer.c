@@ -160,8 +160,7 @@ Bytes file_read(const char *path) {
  * cut included, sees the old file or the new one.
  *
  * Files that belong together are written between files_hold() and files_release(): they take
- * their names at the end, one behind the other, when nothing can fail any more for want of
- * room. */
+ * their names at the end, one behind the other, when nothing can fail for want of room. */
 typedef struct {
     FILE *stream;
     char *path, *temporary; /* they belong to the list of pending files */
