@@ -310,8 +310,8 @@ size_t utf8_put(unsigned char *out, uint32_t c) {
     return more + 1;
 }
 
-/* A string, unescaped, into out (capacity bytes, a closing NUL included); returns its length.
- * */
+/* A string, unescaped, into out (capacity bytes, a closing NUL included); returns its
+ * length. */
 size_t json_string(Json *j, char *out, size_t capacity) {
     size_t length = 0;
     if (json_peek(j) != '"') json_fail(j, "a string in double quotes");
