@@ -3,11 +3,25 @@
  * A program of its own (`./tokenizer --help`) and a part of train.c, which defines
  * TOKENIZER_NO_MAIN and includes this file.  It knows nothing of train.c.
  *
+ * Byte-level byte-pair encoding (BPE), as GPT-2 has it: a text is cut into pieces (roughly words),
+ * each piece is taken apart into single bytes, and pairs of neighbours are merged into longer
+ * tokens, in the order in which a training text once showed them to be common.
+ *
+ * Two functions are the definition: merges_learn_plain() in section 3 and piece_encode_plain() in
+ * section 5.  They say all there is to say about BPE, in some 60 lines, and are slow.  Beside each
+ * stands the one that is used, which gives the same result: section 3 says why for learning,
+ * section 6 for encoding.  The tests hold each pair against each other.
+ *
  * Sections
- *   1. Small tools: errors, checked memory, files, JSON
- *   2. The vocabulary
- *   3. Encoding and decoding
- *   4. A tokenizer on disk
+ *   1. Small tools: errors, checked memory, files, JSON   (may be skipped at first)
+ *   2. What a token is
+ *   3. How merges are learned
+ *   4. How a text is cut
+ *   5. How merges are applied
+ *   6. The same ids, fast
+ *   7. Whole texts
+ *   8. A tokenizer on disk
+ *   9. The program
  */
 #ifndef TOKENIZER_C
 #define TOKENIZER_C
@@ -18,6 +32,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -37,14 +52,22 @@
  * ====================================================================================== */
 
 static const char *program_name = "tokenizer"; /* opens every message; train.c says "train" */
-static const char *unfinished_file = NULL;     /* a temporary file to take away on the way out */
 
+/* Files that are written but have not taken their names yet: taken away on the way out. */
+enum { PENDING_MAX = 16 };
+static struct { char *temporary, *path; } pending_files[PENDING_MAX];
+static int pending_count;
+
+/* Control bytes, which a hostile file may have put into a name, are shown as '?': a message is one
+ * line, and no terminal obeys it. */
 void message_print(const char *format, va_list arguments) {
-    if (unfinished_file) unlink(unfinished_file);
+    char text[1024];
+    for (int i = 0; i < pending_count; i++) unlink(pending_files[i].temporary);
+    vsnprintf(text, sizeof text, format, arguments);
+    for (char *c = text; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7F) *c = '?';
     fflush(stdout);
-    fprintf(stderr, "%s: ", program_name);
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
+    fprintf(stderr, "%s: %s\n", program_name, text);
 }
 
 /* Ends the program with one line on stderr, exit status 1. */
@@ -134,24 +157,33 @@ Bytes file_read(const char *path) {
 
 /* Files are replaced whole or not at all: what is written goes to PATH.tmp, which takes the
  * name PATH only after every byte is on the disk.  Whoever opens PATH, at any instant, a power
- * cut included, sees the old file or the new one. */
+ * cut included, sees the old file or the new one.
+ *
+ * Files that belong together are written between files_hold() and files_release(): they take their
+ * names at the end, one behind the other, when nothing is left that could fail for want of room. */
 typedef struct {
     FILE *stream;
-    char *path, *temporary;
+    char *path, *temporary; /* they belong to the list of pending files */
 } FileWriter;
+
+static bool files_held;
 
 FileWriter file_create(const char *path) {
     FileWriter file = {NULL, text_format("%s", path), text_format("%s.tmp", path)};
     file.stream = fopen(file.temporary, "wb");
     if (!file.stream) die("%s: cannot create: %s", file.temporary, strerror(errno));
-    unfinished_file = file.temporary;
+    assert(pending_count < PENDING_MAX);
+    pending_files[pending_count].temporary = file.temporary;
+    pending_files[pending_count++].path = file.path;
     return file;
 }
 
+__attribute__((noreturn)) static void file_fail(const char *temporary, const char *path) {
+    die("%s: cannot write: %s (%s, if there was one, is as it was)", temporary, strerror(errno), path);
+}
+
 void file_write(FileWriter *file, const void *data, size_t bytes) {
-    if (bytes && fwrite(data, 1, bytes, file->stream) != bytes)
-        die("%s: cannot write: %s (%s, if there was one, is as it was)", file->temporary,
-            strerror(errno), file->path);
+    if (bytes && fwrite(data, 1, bytes, file->stream) != bytes) file_fail(file->temporary, file->path);
 }
 
 /* Makes a finished rename of a file in this folder survive a power cut. */
@@ -165,21 +197,38 @@ void folder_flush(const char *path) {
     free(folder);
 }
 
+/* Gives all pending files their names. */
+void files_release(void) {
+    files_held = false;
+    for (int i = 0; i < pending_count; i++) {
+        char *temporary = pending_files[i].temporary, *path = pending_files[i].path;
+        if (rename(temporary, path) != 0) file_fail(temporary, path);
+        folder_flush(path);
+    }
+    for (int i = 0; i < pending_count; i++) {
+        free(pending_files[i].temporary);
+        free(pending_files[i].path);
+    }
+    pending_count = 0;
+}
+
+void files_hold(void) { files_held = true; }
+
+/* The end of a file that file_create began: all of it is on the disk. */
 void file_commit(FileWriter *file) {
     bool good = fflush(file->stream) == 0 && fsync(fileno(file->stream)) == 0;
-    good = fclose(file->stream) == 0 && good;
-    if (!good || rename(file->temporary, file->path) != 0)
-        die("%s: cannot write: %s (%s, if there was one, is as it was)", file->temporary,
-            strerror(errno), file->path);
-    unfinished_file = NULL;
-    folder_flush(file->path);
-    free(file->path);
-    free(file->temporary);
+    int error = errno;
+    if (fclose(file->stream) != 0 || !good) {
+        if (!good) errno = error;
+        file_fail(file->temporary, file->path);
+    }
+    if (!files_held) files_release();
 }
 
 /* Creates a folder and those above it; one that exists is as good. */
 void folder_create(const char *path) {
     char *part = text_format("%s", path);
+    if (!*part) die("the name of a folder is empty");
     for (char *c = part + 1; *c; c++) {
         if (*c != '/') continue;
         *c = 0;
@@ -302,21 +351,30 @@ bool json_key(Json *j, char *key, size_t capacity) {
     return true;
 }
 
+static size_t json_digits(Json *j) { /* steps over digits, of which there must be one */
+    size_t start = j->at;
+    while (j->at < j->size && j->text[j->at] >= '0' && j->text[j->at] <= '9') j->at++;
+    if (j->at == start) json_fail(j, "a digit");
+    return j->at - start;
+}
+
 double json_number(Json *j) {
     int c = json_peek(j);
     if (c != '-' && !(c >= '0' && c <= '9')) json_fail(j, "a number");
-    char digits[64];
-    size_t length = 0;
-    while (j->at + length < j->size && length + 1 < sizeof digits &&
-           strchr("+-.eE0123456789", j->text[j->at + length]) && j->text[j->at + length]) {
-        digits[length] = (char)j->text[j->at + length];
-        length++;
+    size_t start = j->at;
+    if (c == '-') j->at++;
+    bool zero = j->at < j->size && j->text[j->at] == '0';
+    if (json_digits(j) > 1 && zero) json_fail(j, "no digit behind a leading 0");
+    if (j->at < j->size && j->text[j->at] == '.') { j->at++; json_digits(j); }
+    if (j->at < j->size && (j->text[j->at] == 'e' || j->text[j->at] == 'E')) {
+        j->at++;
+        if (j->at < j->size && (j->text[j->at] == '+' || j->text[j->at] == '-')) j->at++;
+        json_digits(j);
     }
-    digits[length] = 0;
-    char *end;
-    double value = strtod(digits, &end);
-    if (*end) json_fail(j, "a number");
-    j->at += length;
+    char *digits = text_format("%.*s", (int)(j->at - start < 4096 ? j->at - start : 4096),
+                               (const char *)j->text + start);
+    double value = strtod(digits, NULL);
+    free(digits);
     return value;
 }
 
@@ -342,40 +400,236 @@ bool json_boolean(Json *j) {
     return false;
 }
 
-/* Steps over one value of any kind.  A counter stands for the nesting, so that no file, however
- * deep, can exhaust the stack. */
-void json_skip(Json *j) {
-    size_t depth = 0;
-    do {
-        int c = json_peek(j);
-        if (c == '{' || c == '[') { depth++; j->at++; continue; }
-        if (depth && (c == '}' || c == ']')) { depth--; j->at++; continue; }
-        if (depth && (c == ',' || c == ':')) { j->at++; continue; }
-        if (c == '"') {
-            for (j->at++; j->at < j->size && j->text[j->at] != '"'; j->at++)
-                if (j->text[j->at] == '\\') j->at++;
-            if (j->at >= j->size) json_fail(j, "the closing quote of a string");
-            j->at++;
-        } else if (c == 't' || c == 'f') json_boolean(j);
-        else if (c == 'n') { if (!json_word(j, "null")) json_fail(j, "null"); }
-        else json_number(j);
-    } while (depth);
+enum { JSON_DEPTH_MAX = 64 };
+
+static void json_skip_at(Json *j, int depth) {
+    char key[1024];
+    int c = json_peek(j);
+    if (depth > JSON_DEPTH_MAX) json_fail(j, "fewer brackets inside each other");
+    if (c == '{')
+        for (json_enter(j, '{'); json_key(j, key, sizeof key);) json_skip_at(j, depth + 1);
+    else if (c == '[')
+        for (json_enter(j, '['); json_more(j, ']');) json_skip_at(j, depth + 1);
+    else if (c == '"') {
+        for (j->at++; j->at < j->size && j->text[j->at] != '"'; j->at++)
+            if (j->text[j->at] == '\\') j->at++;
+        if (j->at >= j->size) json_fail(j, "the closing quote of a string");
+        j->at++;
+    } else if (c == 't' || c == 'f') json_boolean(j);
+    else if (c == 'n') { if (!json_word(j, "null")) json_fail(j, "null"); }
+    else json_number(j);
+}
+
+/* Steps over one value of any kind.  It calls itself for what stands in brackets, but not deeper
+ * than JSON_DEPTH_MAX: no file can exhaust the stack. */
+void json_skip(Json *j) { json_skip_at(j, 0); }
+
+/* Nothing but blanks may follow. */
+void json_end(Json *j) {
+    if (json_peek(j) != -1) json_fail(j, "the end of the text");
 }
 
 /* =========================================================================================
- * 2. The vocabulary                                  [glossary: Tokenization, Vocabulary]
+ * 2. What a token is                                 [glossary: Tokenization, Vocabulary]
+ *
+ * A model reads numbers, so a text becomes a row of ids.  A token is a byte string that has
+ * an id; the vocabulary is the list of all tokens.  Three things are always true here:
+ *
+ *   - Ids run from 0 to vocab - 1 without a gap, and no two tokens are the same byte string.
+ *   - A text is bytes, of whatever language or kind.  With all 256 single bytes in the
+ *     vocabulary nothing is unknown, and the tokens of a text joined together are that text.
+ *   - A longer token is built by a merge: the rule that two tokens, one behind the other, may
+ *     become one.  Merges are ranked by age, and each joins bytes or what older merges built.
+ *     A token that is neither a byte nor built by a merge is special: no text turns into it
+ *     unless the caller asks, as for GPT-2's <|endoftext|>, which parts one document from the next.
+ *
+ * A vocabulary without merges is a character-level one, so the small first models and GPT-2's
+ * 50,257 tokens are the same thing in two sizes.
  * ====================================================================================== */
 
+enum {
+    VOCAB_MAX = 1 << 24,   /* ids and ranks below this leave 8 bits free in 32, see section 6 */
+    TOKEN_BYTES_MAX = 65535 /* the longest token; files that claim a longer one are refused */
+};
+static const uint32_t NONE = UINT32_MAX; /* no id, no rank, no place */
+
+/* A set of byte strings, numbered in the order in which they came.  It holds the vocabulary
+ * (number = id), and while merges are learned the pieces of the text with their counts. */
 typedef struct {
-    size_t vocab;            /* number of ids; they run from 0 to vocab - 1 */
-    int32_t id_of_byte[256]; /* the id of a single byte, or -1: it is not in the vocabulary */
-    unsigned char byte_of_id[256];
+    unsigned char *bytes; /* all strings, one behind the other */
+    size_t *start;        /* string i is bytes[start[i]] up to bytes[start[i + 1]] */
+    uint64_t *times;      /* how often it was added */
+    size_t count, capacity, bytes_capacity;
+    uint64_t *slots;      /* hash table: the upper half of the hash, then number + 1; 0 is free */
+    size_t slot_count;    /* a power of two, at least twice count */
+} Strings;
+
+static uint64_t bytes_hash(const unsigned char *data, size_t bytes) {
+    uint64_t hash = bytes * 0x9E3779B97F4A7C15u, word;
+    for (; bytes > 8; data += 8, bytes -= 8) {
+        memcpy(&word, data, 8);
+        hash = (hash ^ word) * 0xD6E8FEB86659FD93u;
+        hash ^= hash >> 32;
+    }
+    word = 0;
+    memcpy(&word, data, bytes);
+    hash = (hash ^ word) * 0xD6E8FEB86659FD93u;
+    return hash ^ hash >> 32;
+}
+
+/* The slot in which a string stands, or the free slot in which it would. */
+static uint64_t *strings_slot(const Strings *s, const unsigned char *data, size_t bytes,
+                              uint64_t hash) {
+    for (size_t at = hash;; at++) {
+        uint64_t *slot = &s->slots[at & (s->slot_count - 1)];
+        if (*slot == 0) return slot;
+        if (*slot >> 32 != hash >> 32) continue;
+        size_t i = (size_t)(*slot & UINT32_MAX) - 1;
+        if (s->start[i + 1] - s->start[i] == bytes &&
+            memcmp(s->bytes + s->start[i], data, bytes) == 0) return slot;
+    }
+}
+
+/* The number of a string, or NONE. */
+static uint32_t strings_find(const Strings *s, const unsigned char *data, size_t bytes) {
+    if (!s->slot_count) return NONE;
+    uint64_t slot = *strings_slot(s, data, bytes, bytes_hash(data, bytes));
+    return slot ? (uint32_t)slot - 1 : NONE;
+}
+
+/* Adds a string, or counts it once more; returns its number. */
+static uint32_t strings_add(Strings *s, const unsigned char *data, size_t bytes) {
+    if (2 * (s->count + 1) > s->slot_count) { /* move to a table of twice the size */
+        free(s->slots);
+        s->slot_count = s->slot_count ? 2 * s->slot_count : 1024;
+        s->slots = memory_allocate(s->slot_count, sizeof *s->slots);
+        for (size_t i = 0; i < s->count; i++) {
+            const unsigned char *string = s->bytes + s->start[i];
+            size_t size = s->start[i + 1] - s->start[i];
+            uint64_t hash = bytes_hash(string, size);
+            *strings_slot(s, string, size, hash) = hash >> 32 << 32 | (i + 1);
+        }
+    }
+    uint64_t hash = bytes_hash(data, bytes), *slot = strings_slot(s, data, bytes, hash);
+    if (*slot) {
+        s->times[(uint32_t)*slot - 1]++;
+        return (uint32_t)*slot - 1;
+    }
+    if (s->count >= UINT32_MAX - 2) die("a text of more than %u different pieces", UINT32_MAX - 2);
+    if (s->count == s->capacity) {
+        s->capacity = s->capacity ? 2 * s->capacity : 512;
+        s->start = memory_resize(s->start, s->capacity + 1, sizeof *s->start);
+        s->times = memory_resize(s->times, s->capacity, sizeof *s->times);
+        if (!s->count) s->start[0] = 0;
+    }
+    size_t end = s->start[s->count] + bytes;
+    if (end > s->bytes_capacity) {
+        s->bytes_capacity = end + s->bytes_capacity / 2 + 4096;
+        s->bytes = memory_resize(s->bytes, s->bytes_capacity, 1);
+    }
+    memcpy(s->bytes + s->start[s->count], data, bytes);
+    s->start[s->count + 1] = end;
+    s->times[s->count++] = 1;
+    *slot = hash >> 32 << 32 | s->count;
+    return (uint32_t)s->count - 1;
+}
+
+static void strings_destroy(Strings *s) {
+    free(s->bytes);
+    free(s->start);
+    free(s->times);
+    free(s->slots);
+}
+
+typedef struct {
+    uint32_t left, right; /* the ids of two tokens that stand one behind the other */
+    uint32_t result;      /* the id of the token that takes their place */
+} Merge;
+
+typedef struct PieceCache PieceCache; /* pieces met before, with their ids: section 6 */
+
+typedef struct {
+    size_t vocab;             /* number of ids; they run from 0 to vocab - 1 */
+    Strings tokens;           /* the byte string of each id */
+    uint32_t id_of_byte[256]; /* the id of a single byte, or NONE: it is not in the vocabulary */
+    Merge *merges;            /* the index of a merge is its rank */
+    size_t merge_count, merge_capacity;
+    uint32_t *merge_slots;    /* hash table from (left, right) to rank + 1; 0 is free */
+    size_t merge_slot_count;  /* a power of two */
+    uint32_t *specials;       /* ids of the special tokens */
+    size_t special_count;
+    PieceCache *cache;             /* made by the first text that is encoded */
 } Tokenizer;
 
-/* The bytes in GPT-2's order: those that print come first.  GPT-2 shows the others as letters
- * from U+0100 on, so that every token can be written as text. */
+/* GPT-2 writes each byte as one letter, so that a token can stand in a text file whatever it
+ * holds: the bytes that print stand for themselves, the others are U+0100, U+0101 and so on.
+ * A blank is then "\u0120", a G with a dot.  The ids of single bytes follow the same order. */
 bool byte_prints(int byte) {
     return (byte >= '!' && byte <= '~') || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
+}
+
+/* Fills letter[256] with the code point that each byte is written as. */
+static void byte_letters(uint32_t *letter) {
+    uint32_t next = 256;
+    for (int byte = 0; byte < 256; byte++)
+        letter[byte] = byte_prints(byte) ? (uint32_t)byte : next++;
+}
+
+/* A byte string in these letters, as UTF-8 with a closing NUL; the caller frees it. */
+char *bytes_show(const unsigned char *data, size_t bytes) {
+    uint32_t letter[256];
+    byte_letters(letter);
+    unsigned char *shown = memory_allocate(2 * bytes + 1, 1), *end = shown;
+    for (size_t i = 0; i < bytes; i++) end += utf8_put(end, letter[data[i]]);
+    return (char *)shown;
+}
+
+/* The bytes of one token (id < vocab), *bytes of them; they belong to the tokenizer. */
+const unsigned char *tokenizer_token(const Tokenizer *t, uint32_t id, size_t *bytes) {
+    *bytes = t->tokens.start[id + 1] - t->tokens.start[id];
+    return t->tokens.bytes + t->tokens.start[id];
+}
+
+static char *token_show(const Tokenizer *t, uint32_t id) { /* the caller frees it */
+    size_t bytes;
+    const unsigned char *data = tokenizer_token(t, id, &bytes);
+    return bytes_show(data, bytes);
+}
+
+/* Adds a token, or finds the one that is the same byte string; returns its id. */
+static uint32_t token_add(Tokenizer *t, const unsigned char *data, size_t bytes) {
+    uint32_t id = strings_add(&t->tokens, data, bytes);
+    if (bytes == 1) t->id_of_byte[data[0]] = id;
+    t->vocab = t->tokens.count;
+    return id;
+}
+
+/* The id of the token that two others build, which is added if it is new. */
+static uint32_t token_join(Tokenizer *t, uint32_t left, uint32_t right) {
+    size_t a, b;
+    const unsigned char *left_bytes = tokenizer_token(t, left, &a);
+    const unsigned char *right_bytes = tokenizer_token(t, right, &b);
+    unsigned char *joined = memory_allocate(a + b, 1);
+    memcpy(joined, left_bytes, a);
+    memcpy(joined + a, right_bytes, b);
+    uint32_t result = token_add(t, joined, a + b);
+    free(joined);
+    return result;
+}
+
+/* Adds a merge, the youngest of all. */
+static void merge_add(Tokenizer *t, uint32_t left, uint32_t right, uint32_t result) {
+    if (t->merge_count == t->merge_capacity) {
+        t->merge_capacity = t->merge_capacity ? 2 * t->merge_capacity : 512;
+        t->merges = memory_resize(t->merges, t->merge_capacity, sizeof *t->merges);
+    }
+    t->merges[t->merge_count++] = (Merge){left, right, result};
+}
+
+static Tokenizer *tokenizer_new(void) { /* without any token yet */
+    Tokenizer *t = memory_allocate(1, sizeof *t);
+    for (int byte = 0; byte < 256; byte++) t->id_of_byte[byte] = NONE;
+    return t;
 }
 
 /* A vocabulary of single bytes: those that occur in `text`, or all 256 when text is NULL.
@@ -383,62 +637,851 @@ bool byte_prints(int byte) {
 Tokenizer *tokenizer_create(const unsigned char *text, size_t bytes) {
     bool present[256] = {false};
     for (size_t i = 0; text && i < bytes; i++) present[text[i]] = true;
-    Tokenizer *tokenizer = memory_allocate(1, sizeof *tokenizer);
-    for (int pass = 0; pass < 2; pass++)
-        for (int byte = 0; byte < 256; byte++) {
-            if (byte_prints(byte) != (pass == 0)) continue;
-            bool in = !text || present[byte];
-            tokenizer->id_of_byte[byte] = in ? (int32_t)tokenizer->vocab : -1;
-            if (in) tokenizer->byte_of_id[tokenizer->vocab++] = (unsigned char)byte;
-        }
-    return tokenizer;
+    Tokenizer *t = tokenizer_new();
+    for (int printing = 1; printing >= 0; printing--)
+        for (int byte = 0; byte < 256; byte++)
+            if (byte_prints(byte) == printing && (!text || present[byte]))
+                token_add(t, (const unsigned char[]){(unsigned char)byte}, 1);
+    return t;
 }
 
-void tokenizer_destroy(Tokenizer *tokenizer) { free(tokenizer); }
+void tokenizer_destroy(Tokenizer *t) {
+    strings_destroy(&t->tokens);
+    free(t->merges);
+    free(t->merge_slots);
+    free(t->specials);
+    free(t->cache);
+    free(t);
+}
 
 /* =========================================================================================
- * 3. Encoding and decoding
+ * 3. How merges are learned                          [glossary: Byte-pair encoding (BPE)]
+ *
+ * The text has been cut into pieces, roughly words with the blank before them (section 4 says
+ * how and why), and equal pieces are kept once with their count.  Each piece begins as a row of
+ * single bytes.  Then, until the vocabulary is as large as wanted:
+ *
+ *     count every pair of tokens that stand one behind the other, in all pieces
+ *     the commonest pair becomes a merge; among equals, the one with the smallest ids
+ *     wherever that pair stands, from left to right, the new token takes its place
+ *
+ * So frequent strings become one token and rare ones stay in several: the vocabulary is spent
+ * where it shortens the text most.  merges_learn_plain() is these three lines and nothing else.
+ * It counts the whole text anew for each merge; merges_learn() keeps the counts up to date
+ * instead.  Both learn the same merges, and the tests hold them against each other.
+ *
+ * Overlaps count: "aaa" holds the pair (a, a) twice, though only one of the two can be merged.
  * ====================================================================================== */
+
+typedef struct {
+    uint32_t left, right;
+    uint64_t count;       /* in the whole text, so a piece that stands there 9 times counts 9 */
+    uint32_t first, last; /* the places where the pair stands: a chain, NONE if there is none */
+    bool grown;           /* its count rose during the present merge */
+} Pair;
+
+/* Every pair that was ever met.  Pairs are numbered and never removed; an index stays good
+ * where a pointer would not, because the array moves when it grows. */
+typedef struct {
+    Pair *items;
+    size_t count, capacity;
+    uint32_t *slots; /* hash table from (left, right) to index + 1; 0 is free */
+    size_t slot_count;
+} Pairs;
+
+/* Two ids well mixed into the upper bits of 64. */
+static inline uint64_t pair_hash(uint32_t left, uint32_t right) {
+    uint64_t key = (uint64_t)left << 32 | right;
+    key = (key ^ key >> 29) * 0x9E3779B97F4A7C15u;
+    return (key ^ key >> 32) * 0xD6E8FEB86659FD93u;
+}
+
+/* The index of a pair, which is added with count 0 if it is new. */
+static uint32_t pairs_at(Pairs *pairs, uint32_t left, uint32_t right) {
+    if (2 * (pairs->count + 1) > pairs->slot_count) {
+        free(pairs->slots);
+        pairs->slot_count = pairs->slot_count ? 2 * pairs->slot_count : 1024;
+        pairs->slots = memory_allocate(pairs->slot_count, sizeof *pairs->slots);
+        for (size_t i = 0; i < pairs->count; i++) {
+            size_t at = pair_hash(pairs->items[i].left, pairs->items[i].right) >> 32;
+            while (pairs->slots[at & (pairs->slot_count - 1)]) at++;
+            pairs->slots[at & (pairs->slot_count - 1)] = (uint32_t)i + 1;
+        }
+    }
+    for (size_t at = pair_hash(left, right) >> 32;; at++) {
+        uint32_t *slot = &pairs->slots[at & (pairs->slot_count - 1)];
+        if (*slot && pairs->items[*slot - 1].left == left &&
+            pairs->items[*slot - 1].right == right) return *slot - 1;
+        if (*slot) continue;
+        if (pairs->count == pairs->capacity) {
+            pairs->capacity = pairs->capacity ? 2 * pairs->capacity : 512;
+            pairs->items = memory_resize(pairs->items, pairs->capacity, sizeof *pairs->items);
+        }
+        pairs->items[pairs->count++] = (Pair){left, right, 0, NONE, NONE, false};
+        *slot = (uint32_t)pairs->count;
+        return *slot - 1;
+    }
+}
+
+/* May these two be merged at all? */
+static bool pair_fits(const Tokenizer *t, uint32_t left, uint32_t right) {
+    size_t a, b;
+    tokenizer_token(t, left, &a);
+    tokenizer_token(t, right, &b);
+    return a + b <= TOKEN_BYTES_MAX;
+}
+
+/* Makes a merge of a pair, and returns the id of what it builds.  Two merges may build one token
+ * ("ab" "c" and "a" "bc"); by this an old merge can find new work, and then keeps its rank. */
+static uint32_t merge_learn(Tokenizer *t, uint32_t left, uint32_t right) {
+    size_t vocab = t->vocab;
+    uint32_t result = token_join(t, left, right);
+    for (size_t i = 0; t->vocab == vocab && i < t->merge_count; i++)
+        if (t->merges[i].left == left && t->merges[i].right == right) return result;
+    merge_add(t, left, right, result);
+    return result;
+}
+
+/* The definition.  Adds merges to `t`, which holds the bytes, until it has `vocab` tokens or no
+ * pair is left.  Cost: the number of merges times the length of all pieces. */
+void merges_learn_plain(Tokenizer *t, const Strings *pieces, size_t vocab) {
+    size_t total = pieces->count ? pieces->start[pieces->count] : 0;
+    uint32_t *ids = memory_allocate(total, sizeof *ids);             /* piece i begins at start[i] */
+    size_t *length = memory_allocate(pieces->count, sizeof *length); /* its number of ids */
+    for (size_t i = 0; i < total; i++) ids[i] = t->id_of_byte[pieces->bytes[i]];
+    for (size_t i = 0; i < pieces->count; i++) length[i] = pieces->start[i + 1] - pieces->start[i];
+    while (t->vocab < vocab) {
+        Pairs pairs = {0};
+        for (size_t i = 0; i < pieces->count; i++)
+            for (size_t j = 0; j + 1 < length[i]; j++) {
+                const uint32_t *id = ids + pieces->start[i] + j;
+                if (pair_fits(t, id[0], id[1]))
+                    pairs.items[pairs_at(&pairs, id[0], id[1])].count += pieces->times[i];
+            }
+        const Pair *best = NULL;
+        for (const Pair *p = pairs.items; p && p < pairs.items + pairs.count; p++)
+            if (!best || p->count > best->count ||
+                (p->count == best->count &&
+                 (p->left < best->left || (p->left == best->left && p->right < best->right))))
+                best = p;
+        if (best) {
+            uint32_t result = merge_learn(t, best->left, best->right);
+            for (size_t i = 0; i < pieces->count; i++) {
+                uint32_t *id = ids + pieces->start[i];
+                size_t kept = 0;
+                for (size_t j = 0; j < length[i]; j++) {
+                    bool here = j + 1 < length[i] && id[j] == best->left && id[j + 1] == best->right;
+                    id[kept++] = here ? result : id[j];
+                    j += here;
+                }
+                length[i] = kept;
+            }
+        }
+        free(pairs.items);
+        free(pairs.slots);
+        if (!best) break;
+    }
+    free(ids);
+    free(length);
+}
+
+/* A heap hands out its smallest item first.  The parent of item i is item (i - 1) / 2 and never
+ * larger than it; so the smallest stands in front, and putting in or taking out moves items
+ * along one path from top to bottom: O(log n). */
+typedef struct {
+    uint64_t first, second; /* compared in this order */
+} Order;
+
+typedef struct {
+    Order *items;
+    size_t count, capacity;
+} Heap;
+
+static inline bool order_less(Order a, Order b) {
+    return a.first != b.first ? a.first < b.first : a.second < b.second;
+}
+
+static void heap_push(Heap *heap, Order item) {
+    if (heap->count == heap->capacity) {
+        heap->capacity = heap->capacity ? 2 * heap->capacity : 512;
+        heap->items = memory_resize(heap->items, heap->capacity, sizeof *heap->items);
+    }
+    size_t at = heap->count++;
+    for (; at && order_less(item, heap->items[(at - 1) / 2]); at = (at - 1) / 2)
+        heap->items[at] = heap->items[(at - 1) / 2];
+    heap->items[at] = item;
+}
+
+static Order heap_pop(Heap *heap) {
+    Order top = heap->items[0], item = heap->items[--heap->count];
+    size_t at = 0, child;
+    while ((child = 2 * at + 1) < heap->count) {
+        child += child + 1 < heap->count && order_less(heap->items[child + 1], heap->items[child]);
+        if (!order_less(heap->items[child], item)) break;
+        heap->items[at] = heap->items[child];
+        at = child;
+    }
+    heap->items[at] = item;
+    return top;
+}
+
+/* The fast way rests on one thought: a merge changes the text only where its pair stands, so
+ * only the pairs that touch these places change their counts.  Each byte of each piece is a
+ * place.  A place that begins a token is linked to the tokens before and behind it, and stands
+ * in the chain of the one pair that begins there:
+ *
+ *     piece " the":   [ ]<->[t]<->[h]<->[e]        pair (t, h):  first -> this t -> another t
+ *
+ * Merging (t, h) here takes the three places from the chains of ( ,t), (t,h), (h,e), joins the
+ * two tokens, and puts two places into the chains of ( ,th) and (th,e).  That is all. */
+typedef struct {
+    uint32_t token, before, after;    /* NONE at the ends of the piece */
+    uint32_t pair;                    /* the pair that begins here, NONE at the last token */
+    uint32_t chain_before, chain_after;
+    uint32_t piece;                   /* whose count this place has */
+} Place;
+
+typedef struct {
+    Place *places;
+    const uint64_t *times; /* the count of each piece */
+    Pairs pairs;
+    uint32_t *grown;       /* pairs whose counts rose during this merge */
+    size_t grown_count, grown_capacity;
+} Learner;
+
+/* The pair that begins at this place now, by the tokens that stand there, counts here. */
+static void place_join(Learner *l, uint32_t at) {
+    Place *place = &l->places[at];
+    place->pair = NONE;
+    if (place->after == NONE) return;
+    place->pair = pairs_at(&l->pairs, place->token, l->places[place->after].token);
+    Pair *pair = &l->pairs.items[place->pair];
+    place->chain_before = pair->last;
+    place->chain_after = NONE;
+    if (pair->last == NONE) pair->first = at;
+    else l->places[pair->last].chain_after = at;
+    pair->last = at;
+    pair->count += l->times[place->piece];
+    if (pair->grown) return;
+    pair->grown = true;
+    if (l->grown_count == l->grown_capacity) {
+        l->grown_capacity = l->grown_capacity ? 2 * l->grown_capacity : 512;
+        l->grown = memory_resize(l->grown, l->grown_capacity, sizeof *l->grown);
+    }
+    l->grown[l->grown_count++] = place->pair;
+}
+
+/* It no longer does. */
+static void place_leave(Learner *l, uint32_t at) {
+    Place *place = &l->places[at];
+    if (place->pair == NONE) return;
+    Pair *pair = &l->pairs.items[place->pair];
+    if (place->chain_before == NONE) pair->first = place->chain_after;
+    else l->places[place->chain_before].chain_after = place->chain_after;
+    if (place->chain_after == NONE) pair->last = place->chain_before;
+    else l->places[place->chain_after].chain_before = place->chain_before;
+    pair->count -= l->times[place->piece];
+}
+
+/* The token at this place and the one behind it become `result`. */
+static void place_merge(Learner *l, uint32_t at, uint32_t result) {
+    Place *place = &l->places[at], *gone = &l->places[place->after];
+    if (place->before != NONE) place_leave(l, place->before);
+    place_leave(l, at);
+    place_leave(l, place->after);
+    place->token = result;
+    place->after = gone->after;
+    if (place->after != NONE) l->places[place->after].before = at;
+    if (place->before != NONE) place_join(l, place->before);
+    place_join(l, at);
+}
+
+/* Pairs wait in a heap, the commonest in front.  A count that falls leaves its item in the heap
+ * too far in front; that is found out when the item comes up, which then goes back with the
+ * count of the day (a lazy heap).  A count that rises is put in again at once, so no pair is
+ * ever further back than it should be: what comes up with a true count is the commonest. */
+static void heap_push_pair(Heap *heap, const Pair *pair) {
+    if (pair->count)
+        heap_push(heap, (Order){~pair->count, (uint64_t)pair->left << 32 | pair->right});
+}
+
+/* The same merges as merges_learn_plain().  Cost: about one step for every place that a merge
+ * ever touches.  `verbose` prints each merge with its count to stderr. */
+void merges_learn(Tokenizer *t, const Strings *pieces, size_t vocab, bool verbose) {
+    size_t total = pieces->count ? pieces->start[pieces->count] : 0;
+    if (total >= NONE) die("the different pieces of the text have %zu bytes: 4 GB is the limit", total);
+    Learner l = {memory_allocate(total, sizeof(Place)), pieces->times, {0}, NULL, 0, 0};
+    Heap heap = {0};
+    for (size_t i = 0; i < pieces->count; i++)
+        for (size_t at = pieces->start[i], end = pieces->start[i + 1]; at < end; at++)
+            l.places[at] = (Place){t->id_of_byte[pieces->bytes[at]],
+                                   at > pieces->start[i] ? (uint32_t)at - 1 : NONE,
+                                   at + 1 < end ? (uint32_t)at + 1 : NONE, NONE, NONE, NONE,
+                                   (uint32_t)i};
+    for (size_t at = 0; at < total; at++) place_join(&l, (uint32_t)at);
+    while (t->vocab < vocab) {
+        for (; l.grown_count; l.grown_count--) {
+            Pair *pair = &l.pairs.items[l.grown[l.grown_count - 1]];
+            pair->grown = false;
+            heap_push_pair(&heap, pair);
+        }
+        if (!heap.count) break;
+        Order top = heap_pop(&heap);
+        uint32_t left = (uint32_t)(top.second >> 32), right = (uint32_t)top.second;
+        uint32_t best = pairs_at(&l.pairs, left, right);
+        Pair *pair = &l.pairs.items[best];
+        if (pair->count != ~top.first) { /* out of date */
+            if (pair->count < ~top.first) heap_push_pair(&heap, pair);
+            continue;
+        }
+        if (!pair_fits(t, left, right)) continue;
+        if (verbose) {
+            char *a = token_show(t, left), *b = token_show(t, right);
+            fprintf(stderr, "merge %zu: %s %s -> %s%s, %" PRIu64 " times\n", t->merge_count, a, b,
+                    a, b, pair->count);
+            free(a);
+            free(b);
+        }
+        uint32_t result = merge_learn(t, left, right);
+        uint32_t at;
+        while ((at = l.pairs.items[best].first) != NONE) {
+            if (left == right) /* "aaaa" is merged from its first a on */
+                while (l.places[at].before != NONE && l.places[l.places[at].before].token == left)
+                    at = l.places[at].before;
+            place_merge(&l, at, result);
+        }
+    }
+    free(l.places);
+    free(l.pairs.items);
+    free(l.pairs.slots);
+    free(l.grown);
+    free(heap.items);
+}
+
+/* =========================================================================================
+ * 4. How a text is cut
+ *
+ * Merges work inside pieces and never across their ends.  Without pieces "dog", "dog." and
+ * "dog!" would each become a token of their own, and a text could only be encoded as a whole.
+ * A piece is, by GPT-2's rule, the first of these that fits:
+ *
+ *     's 't 're 've 'm 'll 'd      English endings, small letters only
+ *     letters                      each of these three with one blank (U+0020) before it,
+ *     numbers                          if there is one: most words thus carry their blank
+ *     other characters                 along, and there is one token for " the", not two
+ *     white space                  but without its last character when something else follows,
+ *                                      which leaves that blank to the word behind it
+ *
+ * Letters and numbers of all scripts count (Unicode's general categories L and N), and white
+ * space is Unicode's too.  Text is read as UTF-8; a byte that belongs to no well-formed
+ * sequence (RFC 3629) is one other character, so any bytes at all can be cut.
+ * ====================================================================================== */
+
+enum { OTHER, LETTER, NUMBER, WHITE }; /* the class of a character */
+
+/* The classes of Unicode 16.0, written by dev/unicode/make_classes.py: beginning with code point
+ * 0, so many outside the class and so many inside it, in turn. */
+/* letters: 677 ranges, 141,028 code points */
+static const uint16_t letter_runs[] = {
+  65,26,6,26,47,1,10,1,4,1,5,23,1,31,1,458,4,12,14,5,7,1,1,1,129,5,1,2,2,4,1,1,6,1,1,3,1,1,1,
+  20,1,83,1,139,8,166,1,38,2,1,6,41,71,27,4,4,45,43,35,2,1,99,1,1,15,2,7,2,10,3,2,1,16,1,1,30,
+  29,89,11,1,24,33,9,2,4,1,5,22,4,1,9,1,3,1,23,25,7,11,5,24,1,6,17,42,58,54,3,1,18,1,7,10,15,
+  16,4,8,2,2,2,22,1,7,1,1,3,4,3,1,16,1,13,2,1,3,14,2,10,1,8,6,4,2,2,22,1,7,1,2,1,2,1,2,31,4,1,
+  1,19,3,16,9,1,3,1,22,1,7,1,2,1,5,3,1,18,1,15,2,23,1,11,8,2,2,2,22,1,7,1,2,1,5,3,1,30,2,1,3,
+  15,1,17,1,1,6,3,3,1,4,3,2,1,1,1,2,3,2,3,3,3,12,22,1,52,8,1,3,1,23,1,16,3,1,26,3,2,1,2,2,30,
+  1,4,8,1,3,1,23,1,10,1,5,3,1,31,2,1,2,15,2,17,9,1,3,1,41,2,1,16,1,5,3,8,3,24,6,5,18,3,24,1,9,
+  1,1,2,7,58,48,1,2,12,7,58,2,1,1,1,5,1,24,1,1,1,10,1,2,9,1,2,5,1,1,21,4,32,1,63,8,1,36,27,5,
+  115,43,20,1,16,6,4,4,3,1,3,2,7,3,4,13,12,1,17,38,1,1,5,1,2,43,1,333,1,4,2,7,1,1,1,4,2,41,1,
+  4,2,33,1,4,2,7,1,1,1,4,2,15,1,57,1,4,2,67,37,16,16,86,2,6,3,620,2,17,1,26,5,75,6,8,7,18,13,
+  19,14,18,14,13,1,3,15,52,35,1,4,1,67,89,7,5,2,34,1,1,5,70,10,31,49,30,2,5,11,44,4,26,54,23,
+  9,53,82,1,93,47,17,8,54,30,13,2,10,44,26,36,41,3,10,36,2,11,5,43,2,3,41,4,1,6,1,2,3,1,5,192,
+  64,278,2,6,2,38,2,6,2,8,1,1,1,1,1,1,1,31,2,53,1,7,1,1,3,3,1,7,3,4,2,6,4,13,5,3,1,7,116,1,13,
+  1,16,13,101,1,4,1,2,10,1,1,3,5,6,1,1,1,1,1,1,4,1,11,2,4,5,5,4,1,52,2,2683,229,6,4,3,2,12,38,
+  1,1,5,1,2,56,7,1,16,23,9,7,1,7,1,7,1,7,1,7,1,7,1,7,1,7,80,1,469,2,42,5,5,2,4,86,6,3,1,90,1,
+  4,5,43,1,94,17,32,48,16,512,6592,64,22157,67,46,2,269,3,16,10,2,20,47,16,31,2,70,49,9,2,103,
+  2,67,2,2,1,1,1,8,21,16,1,3,1,4,1,23,29,52,14,50,62,6,3,1,1,2,11,28,10,23,25,29,7,47,28,1,16,
+  5,1,10,10,5,1,41,23,3,1,8,20,23,3,1,3,50,1,1,3,2,2,5,2,1,1,1,24,3,2,11,7,3,12,6,2,6,2,6,9,7,
+  1,7,1,43,1,14,6,115,29,11172,12,23,4,49,8452,366,2,106,38,7,12,5,5,1,1,10,1,13,1,5,1,1,1,2,
+  1,2,1,108,33,363,18,64,2,54,40,12,116,5,1,135,36,26,6,26,11,89,3,6,2,6,2,6,2,3,35,12,1,26,1,
+  19,1,2,1,15,2,14,34,123,389,29,3,49,47,32,13,20,1,8,6,38,10,30,2,36,4,8,48,158,18,36,4,36,4,
+  40,8,52,12,11,1,15,1,7,1,2,1,11,1,15,1,7,1,2,3,52,12,311,9,22,10,8,24,6,1,42,1,9,69,6,2,1,1,
+  44,1,2,3,1,2,23,10,23,9,31,65,19,1,2,10,22,10,26,70,56,6,2,64,1,15,4,1,3,1,29,42,29,3,29,35,
+  8,1,28,27,54,10,22,10,19,13,18,110,73,55,51,13,51,13,36,38,28,9,23,250,42,6,2,16,3,59,29,10,
+  1,8,22,42,18,46,21,27,23,12,53,57,2,2,1,13,45,32,25,26,36,29,1,2,1,8,35,3,1,12,48,14,4,21,1,
+  1,1,35,18,1,25,19,2,63,7,1,1,1,4,1,15,1,10,7,47,38,8,2,2,2,22,1,7,1,2,1,5,3,1,18,1,12,5,30,
+  10,1,1,2,1,1,38,1,1,25,1,1,1,44,53,18,4,20,3,30,48,20,2,1,1,184,47,41,4,36,48,20,1,59,43,13,
+  1,71,27,37,7,185,44,116,64,31,8,2,1,2,8,1,2,1,24,15,1,1,1,94,8,2,39,16,1,1,1,28,1,10,40,7,1,
+  21,1,11,46,19,1,18,73,199,33,31,9,1,37,17,1,49,30,112,7,1,2,1,38,21,1,25,6,1,2,1,32,14,1,
+  327,19,15,1,1,13,1,34,124,1,79,922,230,196,2636,97,15,1072,17,6,25,3995,5,583,6841,30,1762,
+  569,7,31,17,79,17,30,18,48,16,4,31,21,5,19,432,45,211,64,128,75,5,1,66,13,64,2,1,1,28,6136,
+  8,1238,41,10,8935,4,1,7,1,2,1,291,15,1,29,3,2,1,14,4,8,396,2308,107,5,13,3,9,7,10,5990,85,1,
+  71,1,2,2,1,2,2,2,4,1,12,1,1,1,7,1,65,1,4,2,8,1,7,1,28,1,4,1,5,1,1,3,7,1,340,2,25,1,25,1,31,
+  1,25,1,31,1,25,1,31,1,25,1,31,1,25,1,8,1844,31,6,6,261,62,146,45,10,7,16,1,321,30,18,44,484,
+  28,228,30,2,1,495,7,1,4,1,2,1,15,1,197,59,68,7,1,1204,4,1,27,1,2,1,1,2,1,1,10,1,4,1,1,1,1,6,
+  1,4,1,1,1,1,1,1,3,1,2,1,1,2,1,1,1,1,1,1,1,1,1,1,2,1,1,2,4,1,7,1,4,1,4,1,1,1,10,1,17,5,3,1,5,
+  1,17,4420,42720,32,4154,6,222,2,5762,14,7473,15,622,2466,542,1506,4939,5,4192};
+/* numbers: 144 ranges, 1,911 code points */
+static const uint16_t number_runs[] = {
+  48,10,120,2,5,1,2,3,1441,10,134,10,198,10,412,10,118,10,4,6,108,10,118,10,118,10,2,6,110,13,
+  115,10,8,7,103,10,104,7,7,19,109,10,96,10,118,10,70,20,268,10,70,10,719,20,881,3,239,10,6,
+  10,22,10,300,10,128,11,165,10,6,10,182,10,86,10,134,10,6,10,1046,1,3,6,6,10,198,51,2,5,726,
+  60,78,22,630,30,1385,1,777,1,25,9,14,3,343,4,138,10,30,8,1,15,32,10,39,15,29536,10,188,10,
+  320,6,154,10,38,10,198,10,22,10,86,10,406,10,21270,10,493,45,12,57,17,2,341,27,36,4,29,1,8,
+  1,134,5,202,10,942,8,25,7,39,9,75,5,22,6,160,2,2,16,2,46,64,9,52,2,30,3,75,5,104,8,24,8,41,
+  7,330,6,48,10,6,10,278,31,158,10,42,4,112,7,134,30,128,10,60,10,144,10,7,20,251,10,342,10,
+  118,10,374,10,102,10,6,20,76,12,420,19,93,10,662,10,86,29,227,10,70,10,422,10,102,21,1067,
+  111,15553,10,2342,10,86,10,134,10,1,7,526,10,262,23,24153,10,1478,20,12,20,108,25,1109,50,
+  2368,10,422,10,502,10,247,10,716,9,128,10,791,59,1,3,1,4,76,45,1,15,962,13,2787,10};
+/* white space: 10 ranges, 25 code points */
+static const uint16_t white_runs[] = {
+  9,5,18,1,100,1,26,1,5599,1,2431,11,29,2,5,1,47,1,4000,1};
+
+enum { CLASSED = 0x32400 };             /* no code point from here on is in any of the three */
+static unsigned char class_of[CLASSED]; /* unpacked from the tables by classes_prepare() */
+
+static void classes_unpack(const uint16_t *runs, size_t count, unsigned char class) {
+    for (size_t i = 0, code = 0; i < count; i += 2) {
+        code += runs[i];
+        memset(class_of + code, class, runs[i + 1]);
+        code += runs[i + 1];
+        assert(code <= CLASSED);
+    }
+}
+
+static void classes_prepare(void) {
+    if (class_of['a'] == LETTER) return;
+    classes_unpack(white_runs, sizeof white_runs / sizeof *white_runs, WHITE);
+    classes_unpack(number_runs, sizeof number_runs / sizeof *number_runs, NUMBER);
+    classes_unpack(letter_runs, sizeof letter_runs / sizeof *letter_runs, LETTER);
+}
+
+/* The class of the character at text[0], of which `bytes` follow; *step is its length.  The
+ * limits on the second byte shut out forms that are too long (E0, F0), the halves of UTF-16
+ * pairs (ED) and everything above U+10FFFF (F4). */
+static inline int class_read(const unsigned char *text, size_t bytes, size_t *step) {
+    unsigned lead = text[0];
+    *step = 1;
+    if (lead < 0x80) return class_of[lead];
+    if (lead < 0xC2 || lead > 0xF4 || bytes < 2) return OTHER;
+    unsigned low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
+    unsigned high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
+    if (text[1] < low || text[1] > high) return OTHER;
+    size_t more = lead < 0xE0 ? 1 : lead < 0xF0 ? 2 : 3;
+    uint32_t code = (lead & (0x3Fu >> more)) << 6 | (text[1] & 0x3F);
+    for (size_t i = 2; i <= more; i++) {
+        if (i >= bytes || (text[i] & 0xC0) != 0x80) return OTHER;
+        code = code << 6 | (text[i] & 0x3F);
+    }
+    *step = more + 1;
+    return code < CLASSED ? class_of[code] : OTHER;
+}
+
+/* The length of the piece that begins at text[0]; `bytes`, at least 1, are there in all.  It
+ * looks at each byte of the piece once, and at the one character behind it. */
+static size_t piece_length(const unsigned char *text, size_t bytes) {
+    size_t at = 0, step;
+    if (text[0] == '\'' && bytes > 1) {
+        unsigned a = text[1], b = bytes > 2 ? text[2] : 0;
+        if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
+        if ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l')) return 3;
+    }
+    int class = class_read(text, bytes, &step);
+    if (text[0] == ' ' && bytes > 1) {
+        int next = class_read(text + 1, bytes - 1, &step);
+        if (next == WHITE) step = 1;
+        else at = 1, class = next;
+    }
+    if (class != WHITE) {
+        do at += step;
+        while (at < bytes && class_read(text + at, bytes - at, &step) == class);
+        return at;
+    }
+    size_t last;
+    do last = at, at += step;
+    while (at < bytes && class_read(text + at, bytes - at, &step) == WHITE);
+    return at == bytes || last == 0 ? at : last;
+}
+
+/* A place at which the text may be taken apart without changing any piece, so that a file larger
+ * than memory can be read in parts: the last blank that follows a character which is not white.
+ * There a piece ends, whatever stands on either side.  Returns 0 if there is none. */
+size_t text_cut(const unsigned char *text, size_t bytes) {
+    for (size_t at = bytes; at-- > 1;) {
+        size_t step, before = at - 1;
+        if (text[at] >= 0x80 || class_of[text[at]] != WHITE) continue;
+        while (before && before + 3 > at && (text[before] & 0xC0) == 0x80) before--;
+        int class = class_read(text + before, at - before, &step);
+        if (class != WHITE || before + step != at) return at;
+    }
+    return 0;
+}
+
+/* Counts the pieces of a text. */
+static void pieces_count(Strings *pieces, const unsigned char *text, size_t bytes) {
+    for (size_t at = 0, length; at < bytes; at += length) {
+        length = piece_length(text + at, bytes - at);
+        strings_add(pieces, text + at, length);
+    }
+}
+
+/* =========================================================================================
+ * 5. How merges are applied
+ *
+ * A piece begins as single bytes.  As long as any two neighbours are a merge, the oldest merge
+ * (the lowest rank) among them is applied, at its leftmost place.  The text is thus built up in
+ * the order in which the merges were learned, and gets the tokens that it had in training.
+ * ====================================================================================== */
+
+/* Makes the hash table from pairs to ranks out of the list of merges.  Its slots are only four
+ * bytes and a quarter full at most: nearly every pair that is not a merge, and that is most of
+ * them, is told by one look at an empty slot.  Returns the rank of a merge that stands there a
+ * second time, or NONE. */
+static uint32_t merges_index(Tokenizer *t) {
+    free(t->merge_slots);
+    for (t->merge_slot_count = 1024; t->merge_slot_count < 4 * t->merge_count;)
+        t->merge_slot_count *= 2;
+    t->merge_slots = memory_allocate(t->merge_slot_count, sizeof *t->merge_slots);
+    for (size_t rank = 0; rank < t->merge_count; rank++) {
+        size_t at = pair_hash(t->merges[rank].left, t->merges[rank].right) >> 32;
+        for (uint32_t slot; (slot = t->merge_slots[at & (t->merge_slot_count - 1)]); at++)
+            if (t->merges[slot - 1].left == t->merges[rank].left &&
+                t->merges[slot - 1].right == t->merges[rank].right) return (uint32_t)rank;
+        t->merge_slots[at & (t->merge_slot_count - 1)] = (uint32_t)rank + 1;
+    }
+    return NONE;
+}
+
+/* The rank of the merge of two tokens, or NONE. */
+static inline uint32_t merge_find(const Tokenizer *t, uint32_t left, uint32_t right) {
+    for (size_t at = pair_hash(left, right) >> 32;; at++) {
+        uint32_t slot = t->merge_slots[at & (t->merge_slot_count - 1)];
+        if (slot == 0) return NONE;
+        if (t->merges[slot - 1].left == left && t->merges[slot - 1].right == right)
+            return slot - 1;
+    }
+}
+
+/* The definition.  Writes the ids of one piece to ids[], at most `bytes`, and returns how many
+ * they are.  Every byte must be in the vocabulary.  `show`, if not NULL, gets a line for each
+ * merge.  Cost: the square of the length. */
+size_t piece_encode_plain(const Tokenizer *t, const unsigned char *piece, size_t bytes,
+                          uint32_t *ids, FILE *show) {
+    size_t count = bytes;
+    for (size_t i = 0; i < bytes; i++) ids[i] = t->id_of_byte[piece[i]];
+    for (uint32_t best = NONE;; best = NONE) {
+        size_t where = 0;
+        for (size_t i = 0; i + 1 < count; i++) {
+            uint32_t rank = merge_find(t, ids[i], ids[i + 1]);
+            if (rank < best) best = rank, where = i;
+        }
+        if (show) {
+            if (count < bytes || best == NONE) fputs("  ", show);
+            for (size_t i = 0; i < count; i++) {
+                char *token = token_show(t, ids[i]);
+                fprintf(show, " %s", token);
+                free(token);
+            }
+            if (best == NONE) fputs("\n", show);
+            else fprintf(show, "\n    merge %" PRIu32 ":", best);
+        }
+        if (best == NONE) return count;
+        ids[where] = t->merges[best].result;
+        count--;
+        memmove(ids + where + 1, ids + where + 2, (count - where - 1) * sizeof *ids);
+    }
+}
+
+/* =========================================================================================
+ * 6. The same ids, fast
+ *
+ * Three things make the definition fast, and none of them changes what comes out.
+ *
+ * Ranks are kept.  A merge changes two pairs, the one before it and the one behind it; all
+ * others keep their ranks.  So the pieces below look up two ranks for each merge instead of all.
+ *
+ * The next merge is found faster.  It is the least (rank, place) of all neighbours, compared by
+ * rank and then by place.  In a short piece the least is found by a scan of a small array, which
+ * the compiler turns into a few vector instructions; in a long one a heap hands it out, so that
+ * a piece of n bytes costs n log n and not n^2.  Both hand out the least, and that is the merge
+ * that the definition takes.  An item of the heap that speaks of tokens which are gone is known
+ * by its rank, which is no longer the rank at its place.
+ *
+ * Pieces repeat.  What a piece becomes depends on nothing but its bytes, so its ids may be kept
+ * and copied when it comes again.  In ordinary text nine of ten pieces are copied.
+ * ====================================================================================== */
+
+enum {
+    SHORT_MAX = 128,      /* longest piece that is scanned; a place must fit in 8 bits */
+    CACHE_BYTES = 23,     /* longest piece that is kept */
+    CACHE_IDS = 9,        /* most ids that are kept for one piece: 64 bytes in all, a cache line */
+    CACHE_SLOTS = 1 << 15 /* 2 MB */
+};
+
+static size_t piece_encode_short(const Tokenizer *t, const unsigned char *piece, size_t bytes,
+                                 uint32_t *ids) {
+    uint32_t token[SHORT_MAX], order[SHORT_MAX]; /* order: rank << 8 | place, or NONE */
+    uint8_t before[SHORT_MAX + 1], after[SHORT_MAX];
+    for (size_t i = 0; i < bytes; i++) {
+        token[i] = t->id_of_byte[piece[i]];
+        before[i + 1] = (uint8_t)i;
+        after[i] = (uint8_t)(i + 1);
+    }
+    for (size_t i = 0; i < bytes; i++) {
+        uint32_t rank = i + 1 < bytes ? merge_find(t, token[i], token[i + 1]) : NONE;
+        order[i] = rank == NONE ? NONE : rank << 8 | (uint32_t)i;
+    }
+    for (;;) {
+        uint32_t least = NONE;
+        for (size_t i = 0; i < bytes; i++) least = order[i] < least ? order[i] : least;
+        if (least == NONE) break;
+        size_t at = least & 0xFF, gone = after[at], next = after[gone];
+        token[at] = t->merges[least >> 8].result;
+        after[at] = (uint8_t)next;
+        before[next] = (uint8_t)at;
+        order[gone] = order[at] = NONE;
+        if (next < bytes) {
+            uint32_t rank = merge_find(t, token[at], token[next]);
+            if (rank != NONE) order[at] = rank << 8 | (uint32_t)at;
+        }
+        if (at > 0) {
+            uint32_t rank = merge_find(t, token[before[at]], token[at]);
+            order[before[at]] = rank == NONE ? NONE : rank << 8 | before[at];
+        }
+    }
+    size_t count = 0;
+    for (size_t at = 0; at < bytes; at = after[at]) ids[count++] = token[at];
+    return count;
+}
+
+typedef struct {
+    uint32_t token, before, after; /* NONE at the ends */
+    uint32_t rank;                 /* of the merge with the token behind, NONE if there is none */
+} Link;
+
+static void link_rank(const Tokenizer *t, Link *links, uint32_t at, Heap *heap) {
+    uint32_t next = links[at].after;
+    links[at].rank = next == NONE ? NONE : merge_find(t, links[at].token, links[next].token);
+    if (links[at].rank != NONE) heap_push(heap, (Order){links[at].rank, at});
+}
+
+static size_t piece_encode_long(const Tokenizer *t, const unsigned char *piece, size_t bytes,
+                                uint32_t *ids) {
+    if (bytes >= NONE) die("a word of %zu bytes: 4 GB is the limit", bytes);
+    Link *links = memory_allocate(bytes, sizeof *links);
+    Heap heap = {0};
+    for (size_t i = 0; i < bytes; i++)
+        links[i] = (Link){t->id_of_byte[piece[i]], i ? (uint32_t)i - 1 : NONE,
+                          i + 1 < bytes ? (uint32_t)i + 1 : NONE, NONE};
+    for (size_t i = 0; i < bytes; i++) link_rank(t, links, (uint32_t)i, &heap);
+    while (heap.count) {
+        Order top = heap_pop(&heap);
+        uint32_t at = (uint32_t)top.second;
+        if (links[at].rank != top.first) continue;
+        Link *gone = &links[links[at].after];
+        links[at].token = t->merges[top.first].result;
+        links[at].after = gone->after;
+        gone->rank = NONE;
+        if (gone->after != NONE) links[gone->after].before = at;
+        link_rank(t, links, at, &heap);
+        if (links[at].before != NONE) link_rank(t, links, links[at].before, &heap);
+    }
+    size_t count = 0;
+    for (uint32_t at = 0; at != NONE; at = links[at].after) ids[count++] = links[at].token;
+    free(links);
+    free(heap.items);
+    return count;
+}
+
+static size_t piece_encode(const Tokenizer *t, const unsigned char *piece, size_t bytes,
+                           uint32_t *ids) {
+    return bytes <= SHORT_MAX ? piece_encode_short(t, piece, bytes, ids)
+                              : piece_encode_long(t, piece, bytes, ids);
+}
+
+/* A piece has one slot in which it may be kept, and the last one to come keeps it: common pieces
+ * come so often that they are nearly always there, and memory stays what it is.  The key is the
+ * whole piece with its length behind it, so a slot never answers for another piece. */
+struct PieceCache {
+    struct {
+        uint64_t key[3]; /* the bytes, zeros behind them, the length in the last; all 0 is free */
+        uint32_t count, ids[CACHE_IDS];
+    } slots[CACHE_SLOTS];
+};
+
+/* The key of a piece of at most CACHE_BYTES, which `room` readable bytes begin with; returns the
+ * number of its slot. */
+static inline size_t cache_key(const unsigned char *piece, size_t bytes, size_t room,
+                               uint64_t key[3]) {
+    /* Three words are read at once and what does not belong to the piece is masked away: a copy
+     * of varying length would take several times as long. */
+    static const uint8_t mask[48] = {255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
+                                     255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255};
+    uint64_t keep[3];
+    unsigned char last[24] = {0};
+    memcpy(keep, mask + 24 - bytes, 24);
+    if (room < 24) memcpy(last, piece, bytes), piece = last;
+    memcpy(key, piece, 24);
+    for (int i = 0; i < 3; i++) key[i] &= keep[i];
+    ((unsigned char *)key)[23] = (unsigned char)bytes;
+    uint64_t hash = (key[0] ^ key[1] * 0xD6E8FEB86659FD93u ^ key[2] * 0xA0761D6478BD642Fu) *
+                    0x9E3779B97F4A7C15u;
+    return (hash ^ hash >> 32) * 0xD6E8FEB86659FD93u >> 32 & (CACHE_SLOTS - 1);
+}
+
+/* =========================================================================================
+ * 7. Whole texts
+ * ====================================================================================== */
+
+typedef struct {
+    uint32_t *data;
+    size_t count, capacity;
+} Ids;
+
+static inline void ids_reserve(Ids *ids, size_t more) {
+    if (ids->capacity - ids->count >= more) return;
+    ids->capacity = ids->capacity + ids->capacity / 2 + more;
+    ids->data = memory_resize(ids->data, ids->capacity, sizeof *ids->data);
+}
+
+/* Appends the ids of a text, whose special tokens have no meaning here. */
+static void text_encode(Tokenizer *t, const unsigned char *text, size_t bytes, Ids *ids) {
+    if (!t->merge_count) { /* character level: pieces make no difference */
+        ids_reserve(ids, bytes);
+        for (size_t i = 0; i < bytes; i++) ids->data[ids->count++] = t->id_of_byte[text[i]];
+        return;
+    }
+    if (!t->cache) t->cache = memory_allocate(1, sizeof *t->cache);
+    for (size_t at = 0, length; at < bytes; at += length) {
+        length = piece_length(text + at, bytes - at);
+        ids_reserve(ids, length + CACHE_IDS);
+        uint32_t *out = ids->data + ids->count;
+        if (length > CACHE_BYTES) {
+            ids->count += piece_encode(t, text + at, length, out);
+            continue;
+        }
+        uint64_t key[3];
+        size_t slot = cache_key(text + at, length, bytes - at, key);
+        uint32_t *kept = t->cache->slots[slot].ids;
+        if (memcmp(t->cache->slots[slot].key, key, sizeof key) == 0) {
+            memcpy(out, kept, CACHE_IDS * sizeof *out); /* all nine: faster than a choice */
+            ids->count += t->cache->slots[slot].count;
+            continue;
+        }
+        size_t count = piece_encode_short(t, text + at, length, out);
+        ids->count += count;
+        if (count > CACHE_IDS) continue;
+        memcpy(t->cache->slots[slot].key, key, sizeof key);
+        memcpy(kept, out, count * sizeof *out);
+        t->cache->slots[slot].count = (uint32_t)count;
+    }
+}
+
+/* Every byte must be known before merges may be applied. */
+static void text_check(const Tokenizer *t, const unsigned char *text, size_t bytes,
+                       const char *name, size_t offset) {
+    bool all = true;
+    for (int byte = 0; byte < 256; byte++) all &= t->id_of_byte[byte] != NONE;
+    for (size_t i = 0; !all && i < bytes; i++)
+        if (t->id_of_byte[text[i]] == NONE)
+            die("%s: byte %zu is 0x%02X, which is not in the model's vocabulary", name,
+                offset + i, text[i]);
+}
 
 /* Text to ids; *ids is fresh memory that the caller frees.  Returns how many there are.  A byte
  * that the vocabulary does not have ends the program; `name` says in the message where the
  * text came from. */
-size_t tokenizer_encode(const Tokenizer *tokenizer, const unsigned char *text, size_t bytes,
-                               const char *name, uint32_t **ids) {
-    *ids = memory_allocate(bytes, sizeof **ids);
-    for (size_t i = 0; i < bytes; i++) {
-        if (tokenizer->id_of_byte[text[i]] < 0)
-            die("%s: byte %zu is 0x%02X, which is not in the model's vocabulary", name, i, text[i]);
-        (*ids)[i] = (uint32_t)tokenizer->id_of_byte[text[i]];
-    }
-    return bytes;
+size_t tokenizer_encode(Tokenizer *t, const unsigned char *text, size_t bytes, const char *name,
+                        uint32_t **ids) {
+    Ids list = {0};
+    text_check(t, text, bytes, name, 0);
+    ids_reserve(&list, bytes / 3 + 1);
+    text_encode(t, text, bytes, &list);
+    *ids = memory_resize(list.data, list.count, sizeof *list.data);
+    return list.count;
 }
 
-/* The bytes of one token (id < vocab), *bytes of them; they belong to the tokenizer. */
-const unsigned char *tokenizer_token(const Tokenizer *tokenizer, uint32_t id, size_t *bytes) {
-    *bytes = 1;
-    return &tokenizer->byte_of_id[id];
+/* The same for a text in which special tokens stand for themselves. `offset` is the place of
+ * the text in its file, for messages.  Appends to `ids`. */
+void text_encode_special(Tokenizer *t, const unsigned char *text, size_t bytes,
+                                const char *name, size_t offset, Ids *ids) {
+    bool begins[256] = {false}; /* a special token begins with this byte */
+    size_t size, done = 0;
+    for (size_t i = 0; i < t->special_count; i++)
+        begins[tokenizer_token(t, t->specials[i], &size)[0]] = true;
+    for (size_t at = 0; at <= bytes; at++) {
+        uint32_t found = NONE;
+        size_t longest = 0;
+        for (size_t i = 0; at < bytes && begins[text[at]] && i < t->special_count; i++) {
+            const unsigned char *token = tokenizer_token(t, t->specials[i], &size);
+            if (size > longest && size <= bytes - at && memcmp(text + at, token, size) == 0)
+                found = t->specials[i], longest = size;
+        }
+        if (found == NONE && at < bytes) continue;
+        text_check(t, text + done, at - done, name, offset + done);
+        text_encode(t, text + done, at - done, ids);
+        if (found == NONE) break;
+        ids_reserve(ids, 1);
+        ids->data[ids->count++] = found;
+        done = at + longest;
+        at = done - 1;
+    }
+}
+
+/* A vocabulary of 256 bytes and the merges that the pieces of a text teach, `vocab` ids in all
+ * (fewer if the text has no more pairs).  The caller calls tokenizer_destroy(). */
+static Tokenizer *pieces_learn(const Strings *pieces, size_t vocab, bool verbose) {
+    assert(vocab >= 256 && vocab <= VOCAB_MAX);
+    Tokenizer *t = tokenizer_create(NULL, 0);
+    merges_learn(t, pieces, vocab, verbose);
+    merges_index(t);
+    return t;
+}
+
+/* The number of tokens in a text that is given as its pieces with their counts. */
+size_t pieces_tokens(const Tokenizer *t, const Strings *pieces) {
+    Ids ids = {0};
+    size_t tokens = 0;
+    for (size_t i = 0; i < pieces->count; i++) {
+        size_t bytes = pieces->start[i + 1] - pieces->start[i];
+        ids_reserve(&ids, bytes);
+        tokens += pieces->times[i] *
+                  piece_encode(t, pieces->bytes + pieces->start[i], bytes, ids.data);
+    }
+    free(ids.data);
+    return tokens;
+}
+
+Tokenizer *tokenizer_learn(const unsigned char *text, size_t bytes, size_t vocab, bool verbose) {
+    Strings pieces = {0};
+    classes_prepare();
+    pieces_count(&pieces, text, bytes);
+    Tokenizer *t = pieces_learn(&pieces, vocab, verbose);
+    strings_destroy(&pieces);
+    return t;
 }
 
 /* =========================================================================================
- * 4. A tokenizer on disk
+ * 8. A tokenizer on disk
+ *
+ * DIR/vocab.json is {"token": id, ...} and DIR/merges.txt has a line "left right" for each merge,
+ * oldest first; tokens are written in the letters of section 2.  Hugging Face keeps GPT-2's
+ * tokenizer in these two files, so its programs open what is saved here, and we what they saved.
  * ====================================================================================== */
 
-/* Writes DIR/vocab.json and DIR/merges.txt in GPT-2's format. */
-void tokenizer_save(const Tokenizer *tokenizer, const char *folder) {
+void tokenizer_save(const Tokenizer *t, const char *folder) {
     char *path = text_format("%s/vocab.json", folder);
     FileWriter file = file_create(path);
     free(path);
-    for (size_t id = 0; id < tokenizer->vocab; id++) {
-        int byte = tokenizer->byte_of_id[id], shown = byte, next = 256;
-        for (int other = 0; !byte_prints(byte) && other <= byte; other++)
-            if (!byte_prints(other)) shown = next++;
-        unsigned char utf8[4];
-        size_t length = utf8_put(utf8, (uint32_t)shown);
-        char *entry = text_format("%s\"%s%.*s\": %zu", id ? ", " : "{",
-                                  byte == '"' || byte == '\\' ? "\\" : "", (int)length, utf8, id);
-        file_write(&file, entry, strlen(entry));
-        free(entry);
+    for (size_t id = 0; id < t->vocab; id++) {
+        char *token = token_show(t, (uint32_t)id), *number = text_format("\": %zu", id);
+        file_write(&file, id ? ", \"" : "{\"", id ? 3 : 2);
+        for (const char *c = token; *c; c++) {
+            if (*c == '"' || *c == '\\') file_write(&file, "\\", 1);
+            file_write(&file, c, 1);
+        }
+        file_write(&file, number, strlen(number));
+        free(token);
+        free(number);
     }
     file_write(&file, "}\n", 2);
     file_commit(&file);
@@ -446,37 +1489,507 @@ void tokenizer_save(const Tokenizer *tokenizer, const char *folder) {
     file = file_create(path);
     free(path);
     file_write(&file, "#version: 0.2\n", 14);
+    for (size_t i = 0; i < t->merge_count; i++) {
+        char *left = token_show(t, t->merges[i].left), *right = token_show(t, t->merges[i].right);
+        char *line = text_format("%s %s\n", left, right);
+        file_write(&file, line, strlen(line));
+        free(left);
+        free(right);
+        free(line);
+    }
     file_commit(&file);
 }
 
-/* Reads what tokenizer_save wrote.  The caller calls tokenizer_destroy(). */
-Tokenizer *tokenizer_load(const char *folder) {
-    char *path = text_format("%s/vocab.json", folder), key[16];
-    Bytes text = file_read(path);
-    Json j = {text.data, text.size, 0, path, true};
-    Tokenizer *tokenizer = memory_allocate(1, sizeof *tokenizer);
-    for (int byte = 0; byte < 256; byte++) tokenizer->id_of_byte[byte] = -1;
-    json_enter(&j, '{');
-    while (json_key(&j, key, sizeof key)) {
-        unsigned char utf8[4] = {0};
-        int byte = -1, next = 256;
-        for (int b = 0; b < 256 && byte < 0; b++) {
-            size_t length = utf8_put(utf8, (uint32_t)(byte_prints(b) ? b : next++));
-            if (strlen(key) == length && memcmp(key, utf8, length) == 0) byte = b;
-        }
-        size_t id = json_size(&j);
-        if (byte < 0 || id > 255 || tokenizer->id_of_byte[byte] >= 0)
-            die("%s: token \"%s\" with id %zu is not a single byte", path, key, id);
-        tokenizer->id_of_byte[byte] = (int32_t)id;
-        tokenizer->byte_of_id[id] = (unsigned char)byte;
-        tokenizer->vocab++;
+/* Turns letters back into bytes; returns how many, or 0 if that cannot be. */
+static size_t letters_read(const unsigned char *text, size_t size, unsigned char *out) {
+    static int16_t byte_of[0x144]; /* byte + 1; the last letter is U+0143 */
+    uint32_t letter[256];
+    if (!byte_of['!']) {
+        byte_letters(letter);
+        for (int byte = 0; byte < 256; byte++) byte_of[letter[byte]] = (int16_t)(byte + 1);
     }
-    for (size_t id = 0; id < tokenizer->vocab; id++)
-        if (tokenizer->id_of_byte[tokenizer->byte_of_id[id]] != (int32_t)id)
-            die("%s: id %zu is missing", path, id);
-    free(text.data);
-    free(path);
-    return tokenizer;
+    size_t count = 0;
+    for (size_t i = 0; i < size; i++) {
+        uint32_t code = text[i];
+        if ((code & 0xE0) == 0xC0 && i + 1 < size && (text[i + 1] & 0xC0) == 0x80)
+            code = (code & 0x1F) << 6 | (text[++i] & 0x3F);
+        else if (code >= 0x80) return 0;
+        if (code >= 0x144 || !byte_of[code] || count == TOKEN_BYTES_MAX) return 0;
+        out[count++] = (unsigned char)(byte_of[code] - 1);
+    }
+    return count;
 }
+
+/* Reads the tokens of a vocab.json into `t`, in the order of their ids. */
+static void vocabulary_parse(Tokenizer *t, Bytes text, const char *name) {
+    enum { KEY_MAX = 2 * TOKEN_BYTES_MAX + 1 }; /* a letter has at most two bytes */
+    Json j = {text.data, text.size, 0, name, true};
+    char *key = memory_allocate(KEY_MAX, 1);
+    Strings found = {0};    /* in the order of the file */
+    uint32_t *ids = NULL;   /* their ids */
+    size_t capacity = 0;
+    json_enter(&j, '{');
+    while (json_key(&j, key, KEY_MAX)) {
+        size_t at = j.at, id = json_size(&j);
+        size_t bytes = letters_read((unsigned char *)key, strlen(key), (unsigned char *)key);
+        if (!bytes) die("%s: byte %zu: this token is not made of GPT-2's letters for bytes", name, at);
+        if (id >= VOCAB_MAX)
+            die("%s: byte %zu: id %zu is out of range, %d is the limit", name, at, id, VOCAB_MAX - 1);
+        if (strings_add(&found, (unsigned char *)key, bytes) + (size_t)1 < found.count ||
+            found.times[found.count - 1] > 1)
+            die("%s: byte %zu: this token stands there twice", name, at);
+        if (found.count > capacity) {
+            capacity = 2 * found.count + 512;
+            ids = memory_resize(ids, capacity, sizeof *ids);
+        }
+        ids[found.count - 1] = (uint32_t)id;
+    }
+    uint32_t *order = memory_allocate(found.count, sizeof *order); /* from id to number + 1 */
+    for (size_t i = 0; i < found.count; i++) {
+        if (ids[i] >= found.count)
+            die("%s: id %u is out of range: %zu tokens must have the ids 0 to %zu", name,
+                (unsigned)ids[i], found.count, found.count - 1);
+        if (order[ids[i]]) die("%s: two tokens have the id %u", name, (unsigned)ids[i]);
+        order[ids[i]] = (uint32_t)i + 1;
+    }
+    for (size_t id = 0; id < found.count; id++) {
+        size_t i = order[id] - 1;
+        token_add(t, found.bytes + found.start[i], found.start[i + 1] - found.start[i]);
+    }
+    strings_destroy(&found);
+    free(order);
+    free(ids);
+    free(key);
+}
+
+/* Reads a merges.txt.  Without a vocabulary (`fixed` is false) each line adds its token. */
+static void merges_parse(Tokenizer *t, Bytes text, const char *name, bool fixed) {
+    unsigned char *joined = memory_allocate(2 * TOKEN_BYTES_MAX, 1);
+    bool *built = memory_allocate(fixed ? t->vocab : 0, sizeof *built);
+    for (int byte = 0; byte < 256; byte++)
+        if (fixed && t->id_of_byte[byte] != NONE) built[t->id_of_byte[byte]] = true;
+    const unsigned char *line = text.data, *end = text.data + text.size;
+    for (size_t number = 1; line < end; number++) {
+        const unsigned char *stop = memchr(line, '\n', (size_t)(end - line));
+        const unsigned char *next = stop ? stop + 1 : end;
+        if (!stop) stop = end;
+        if (stop > line && stop[-1] == '\r') stop--;
+        if (number == 1 && stop - line >= 8 && memcmp(line, "#version", 8) == 0) {
+            line = next;
+            continue;
+        }
+        const unsigned char *blank = memchr(line, ' ', (size_t)(stop - line));
+        size_t a = blank ? letters_read(line, (size_t)(blank - line), joined) : 0;
+        size_t b = a ? letters_read(blank + 1, (size_t)(stop - blank - 1), joined + a) : 0;
+        if (!b) die("%s: line %zu: expected two tokens in GPT-2's letters and one blank between them",
+                    name, number);
+        if (a + b > TOKEN_BYTES_MAX)
+            die("%s: line %zu: a token of %zu bytes: %d is the limit", name, number, a + b,
+                TOKEN_BYTES_MAX);
+        uint32_t left = strings_find(&t->tokens, joined, a);
+        uint32_t right = strings_find(&t->tokens, joined + a, b);
+        if (left == NONE || right == NONE || (fixed && !(built[left] && built[right])))
+            die("%s: line %zu: the %s token is neither a byte of the vocabulary nor built by a line "
+                "above", name, number, left == NONE || (fixed && !built[left]) ? "left" : "right");
+        uint32_t result = strings_find(&t->tokens, joined, a + b);
+        if (result == NONE && fixed)
+            die("%s: line %zu: what it builds is not in vocab.json", name, number);
+        if (result == NONE) result = token_add(t, joined, a + b);
+        else if (fixed) built[result] = true;
+        merge_add(t, left, right, result);
+        if (t->merge_count >= VOCAB_MAX)
+            die("%s: line %zu: more than %d merges", name, number, VOCAB_MAX - 1);
+        line = next;
+    }
+    for (size_t id = 0; fixed && id < t->vocab; id++) {
+        if (built[id]) continue;
+        t->specials = memory_resize(t->specials, t->special_count + 1, sizeof *t->specials);
+        t->specials[t->special_count++] = (uint32_t)id;
+    }
+    size_t again = merges_index(t);
+    if (again != NONE) die("%s: merge %zu stands there twice", name, again);
+    free(built);
+    free(joined);
+}
+
+/* A tokenizer from the contents of the two files; vocab.data may be NULL. */
+static Tokenizer *tokenizer_parse(Bytes vocab, const char *vocab_name, Bytes merges,
+                                  const char *merges_name) {
+    Tokenizer *t = vocab.data ? tokenizer_new() : tokenizer_create(NULL, 0);
+    classes_prepare();
+    if (vocab.data) vocabulary_parse(t, vocab, vocab_name);
+    merges_parse(t, merges, merges_name, vocab.data != NULL);
+    return t;
+}
+
+/* Reads the folder that tokenizer_save() or Hugging Face wrote.  Without a vocab.json the
+ * vocabulary is the 256 bytes and what the merges build, in this order.  The caller calls
+ * tokenizer_destroy(). */
+Tokenizer *tokenizer_load(const char *folder) {
+    char *vocab_path = text_format("%s/vocab.json", folder);
+    char *merges_path = text_format("%s/merges.txt", folder);
+    Bytes merges = file_read(merges_path), vocab = {NULL, 0};
+    if (access(vocab_path, F_OK) == 0) vocab = file_read(vocab_path);
+    Tokenizer *t = tokenizer_parse(vocab, vocab_path, merges, merges_path);
+    free(vocab.data);
+    free(merges.data);
+    free(vocab_path);
+    free(merges_path);
+    return t;
+}
+
+#ifndef TOKENIZER_NO_MAIN
+/* =========================================================================================
+ * 9. The program
+ * ====================================================================================== */
+
+static const char usage_text[] =
+    "usage: tokenizer train  --vocab N --out DIR [--verbose] FILE...\n"
+    "       tokenizer encode --model DIR [--special] [--raw | --count] [FILE]\n"
+    "       tokenizer decode --model DIR [--raw] [FILE]\n"
+    "       tokenizer info   --model DIR [FILE]\n"
+    "       tokenizer show   --model DIR [FILE]\n"
+    "\n"
+    "  train    learns a vocabulary of N tokens (256 bytes and N - 256 merges) from texts\n"
+    "  encode   writes the ids of a text, in decimal on one line\n"
+    "  decode   writes the text of such ids\n"
+    "  info     describes a vocabulary; with a text, what a smaller or larger one would do with it\n"
+    "  show     cuts a text into its tokens and shows the merges that build each of them\n"
+    "\n"
+    "  --model DIR  a folder with merges.txt and vocab.json, as Hugging Face writes for GPT-2\n"
+    "  --vocab N    number of tokens, 256 to 16777216\n"
+    "  --out DIR    where the learned tokenizer goes\n"
+    "  --verbose    prints each merge with its count as it is learned\n"
+    "  --special    special tokens such as <|endoftext|> in the text stand for themselves\n"
+    "  --raw        ids as little-endian binary numbers: 2 bytes each if the vocabulary has at\n"
+    "               most 65536 tokens, otherwise 4\n"
+    "  --count      only the number of ids\n"
+    "\n"
+    "Without FILE, or where FILE is -, text and ids come from the standard input.  In what show,\n"
+    "info and --verbose print, each byte is one letter, as in merges.txt: a blank is \u0120 and a\n"
+    "newline is \u010A.\n";
+
+typedef struct {
+    const char *command, *model, *out, *vocab;
+    bool verbose, special, raw, count;
+    char **files;
+    size_t file_count;
+} Options;
+
+static Options options_read(int argc, char **argv) {
+    static const struct { const char *name, *commands; size_t field; bool value; } known[] = {
+        {"--model", "encode decode info show", offsetof(Options, model), true},
+        {"--vocab", "train", offsetof(Options, vocab), true},
+        {"--out", "train", offsetof(Options, out), true},
+        {"--verbose", "train", offsetof(Options, verbose), false},
+        {"--special", "encode", offsetof(Options, special), false},
+        {"--raw", "encode decode", offsetof(Options, raw), false},
+        {"--count", "encode", offsetof(Options, count), false},
+    };
+    Options o = {0};
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+            fputs(usage_text, stdout);
+            exit(fflush(stdout) == 0 ? 0 : 1);
+        }
+    if (argc < 2) die_usage("a command is needed: train, encode, decode, info or show (see --help)");
+    o.command = argv[1];
+    static const char *const commands[] = {"train", "encode", "decode", "info", "show"};
+    bool good = false;
+    for (int i = 0; i < 5; i++) good |= strcmp(o.command, commands[i]) == 0;
+    if (!good) die_usage("%s: there is no such command (see --help)", o.command);
+    o.files = memory_allocate((size_t)argc, sizeof *o.files);
+    bool only_files = false;
+    for (int i = 2; i < argc; i++) {
+        if (only_files || strncmp(argv[i], "-", 1) != 0 || strcmp(argv[i], "-") == 0) {
+            o.files[o.file_count++] = argv[i];
+            continue;
+        }
+        if (strcmp(argv[i], "--") == 0) { only_files = true; continue; }
+        size_t k = 0, count = sizeof known / sizeof *known;
+        while (k < count && strcmp(argv[i], known[k].name) != 0) k++;
+        if (k == count || !strstr(known[k].commands, o.command))
+            die_usage("%s: %s has no such option (see --help)", argv[i], o.command);
+        if (!known[k].value) {
+            *(bool *)((char *)&o + known[k].field) = true;
+        } else {
+            if (i + 1 == argc) die_usage("%s: a value must follow", argv[i]);
+            *(const char **)((char *)&o + known[k].field) = argv[++i];
+        }
+    }
+    bool train = strcmp(o.command, "train") == 0;
+    if (!train && !o.model) die_usage("%s needs --model DIR", o.command);
+    if (!train && o.file_count > 1) die_usage("%s takes one file, not %zu", o.command, o.file_count);
+    if (train && (!o.vocab || !o.out)) die_usage("train needs --vocab N and --out DIR");
+    if (o.raw && o.count) die_usage("--raw and --count exclude each other");
+    return o;
+}
+
+static void output_write(const void *data, size_t bytes) {
+    if (fwrite(data, 1, bytes, stdout) != bytes)
+        die("cannot write to the standard output: %s", strerror(errno));
+}
+
+/* A text in parts that may be cut and encoded each for itself, so that its size does not matter:
+ * `Reader r = reader_open(path); while (reader_next(&r)) ...r.text, r.bytes, r.offset...` */
+typedef struct {
+    FILE *stream;
+    const char *name;
+    unsigned char *text;
+    size_t bytes, offset;   /* of this part; its place in the file */
+    size_t filled, capacity;
+    bool ended, whole;      /* nothing is left to read; the caller wants one part only */
+} Reader;
+
+static Reader reader_open(const char *path) {
+    Reader r = {.stream = stdin, .name = "standard input", .capacity = 1 << 20};
+    if (path && strcmp(path, "-") != 0) {
+        struct stat status;
+        r.name = path;
+        r.stream = fopen(path, "rb");
+        if (!r.stream) die("%s: cannot open: %s", path, strerror(errno));
+        if (fstat(fileno(r.stream), &status) == 0 && S_ISDIR(status.st_mode))
+            die("%s: is a folder, a file is needed here", path);
+    }
+    r.text = memory_allocate(r.capacity, 1);
+    return r;
+}
+
+static bool reader_next(Reader *r) {
+    r->filled -= r->bytes;
+    memmove(r->text, r->text + r->bytes, r->filled);
+    r->offset += r->bytes;
+    for (r->bytes = 0; !r->bytes && !r->ended;) {
+        if (r->filled == r->capacity) {
+            r->capacity *= 2;
+            r->text = memory_resize(r->text, r->capacity, 1);
+        }
+        r->filled += fread(r->text + r->filled, 1, r->capacity - r->filled, r->stream);
+        if (ferror(r->stream)) die("%s: cannot read: %s", r->name, strerror(errno));
+        r->ended = r->filled < r->capacity;
+        r->bytes = r->ended ? r->filled : r->whole ? 0 : text_cut(r->text, r->filled);
+    }
+    if (r->bytes) return true;
+    if (r->stream != stdin) fclose(r->stream);
+    free(r->text);
+    return false;
+}
+
+static void run_train(const Options *o) {
+    char *end;
+    errno = 0;
+    unsigned long long vocab = strtoull(o->vocab, &end, 10);
+    if (*end || !(*o->vocab >= '0' && *o->vocab <= '9') || errno || vocab < 256 || vocab > VOCAB_MAX)
+        die_usage("--vocab %s: a whole number from 256 to %d is needed", o->vocab, VOCAB_MAX);
+    Strings pieces = {0};
+    size_t bytes = 0, tokens = 0;
+    classes_prepare();
+    for (size_t i = 0; i < (o->file_count ? o->file_count : 1); i++) {
+        Reader r = reader_open(o->file_count ? o->files[i] : NULL);
+        for (; reader_next(&r); bytes += r.bytes) pieces_count(&pieces, r.text, r.bytes);
+    }
+    Tokenizer *t = pieces_learn(&pieces, (size_t)vocab, o->verbose);
+    folder_create(o->out);
+    tokenizer_save(t, o->out);
+    tokens = pieces_tokens(t, &pieces);
+    printf("%s: %zu tokens, %zu merges; %zu bytes of text are %zu tokens, %.3f bytes each\n", o->out,
+           t->vocab, t->merge_count, bytes, tokens, tokens ? (double)bytes / (double)tokens : 0.0);
+    if (t->vocab < vocab)
+        fprintf(stderr, "%s: the text has no more pairs: %zu tokens instead of %llu\n", program_name,
+                t->vocab, vocab);
+    strings_destroy(&pieces);
+    tokenizer_destroy(t);
+}
+
+/* The bytes of one id in --raw files. */
+static size_t raw_bytes(const Tokenizer *t) { return t->vocab <= 65536 ? 2 : 4; }
+
+static void run_encode(const Options *o) {
+    Tokenizer *t = tokenizer_load(o->model);
+    Reader r = reader_open(o->file_count ? o->files[0] : NULL);
+    Ids ids = {0};
+    size_t total = 0, width = raw_bytes(t);
+    for (size_t i = 0; o->special && i < t->special_count; i++) { /* one that a cut could part */
+        size_t size;
+        const unsigned char *token = tokenizer_token(t, t->specials[i], &size);
+        for (size_t k = 0; k < size; k++) r.whole |= token[k] < 0x80 && class_of[token[k]] == WHITE;
+    }
+    while (reader_next(&r)) {
+        ids.count = 0;
+        if (o->special) {
+            text_encode_special(t, r.text, r.bytes, r.name, r.offset, &ids);
+        } else {
+            text_check(t, r.text, r.bytes, r.name, r.offset);
+            text_encode(t, r.text, r.bytes, &ids);
+        }
+        unsigned char *out = memory_allocate(ids.count, 11), *end = out;
+        for (size_t i = 0; !o->count && i < ids.count; i++) {
+            uint32_t id = ids.data[i];
+            if (o->raw) {
+                for (size_t k = 0; k < width; k++) *end++ = (unsigned char)(id >> 8 * k);
+                continue;
+            }
+            unsigned char digits[10];
+            int n = 0;
+            do digits[n++] = (unsigned char)('0' + id % 10);
+            while (id /= 10);
+            if (total + i) *end++ = ' ';
+            while (n) *end++ = digits[--n];
+        }
+        total += ids.count;
+        output_write(out, (size_t)(end - out));
+        free(out);
+    }
+    if (o->count) printf("%zu\n", total);
+    else if (!o->raw) output_write("\n", 1);
+    free(ids.data);
+    tokenizer_destroy(t);
+}
+
+static void decode_id(const Tokenizer *t, uint64_t id, size_t number, const char *name) {
+    if (id >= t->vocab)
+        die("%s: id %" PRIu64 " (number %zu) is out of range: ids run from 0 to %zu", name, id,
+            number, t->vocab - 1);
+    size_t bytes;
+    const unsigned char *token = tokenizer_token(t, (uint32_t)id, &bytes);
+    output_write(token, bytes);
+}
+
+static void run_decode(const Options *o) {
+    Tokenizer *t = tokenizer_load(o->model);
+    Reader r = reader_open(o->file_count ? o->files[0] : NULL);
+    size_t number = 0, place = 0, width = raw_bytes(t); /* place: bytes or digits of this id so far */
+    uint64_t id = 0;
+    for (size_t filled; (filled = fread(r.text, 1, r.capacity, r.stream)) > 0;)
+        for (size_t i = 0; i < filled; i++) {
+            unsigned char c = r.text[i];
+            bool digit = c >= '0' && c <= '9';
+            if (o->raw) {
+                id |= (uint64_t)c << 8 * place++;
+                if (place < width) continue;
+            } else if (digit) {
+                id = id < VOCAB_MAX ? id * 10 + c - '0' : id; /* large enough to be refused */
+                place++;
+                continue;
+            } else if (c != ' ' && c != '\n' && c != '\t' && c != '\r') {
+                die("%s: behind id number %zu: 0x%02X is not part of a decimal number", r.name,
+                    number, c);
+            }
+            if (place) decode_id(t, id, ++number, r.name);
+            id = place = 0;
+        }
+    if (ferror(r.stream)) die("%s: cannot read: %s", r.name, strerror(errno));
+    if (o->raw && place) die("%s: ends within id number %zu", r.name, number + 1);
+    if (place) decode_id(t, id, number + 1, r.name);
+    if (r.stream != stdin) fclose(r.stream);
+    free(r.text);
+    tokenizer_destroy(t);
+}
+
+static void info_row(const Tokenizer *t, const Strings *pieces, size_t bytes, size_t vocab) {
+    Tokenizer first = *t; /* with the merges that a vocabulary of this size would have */
+    first.merge_slots = NULL;
+    first.merge_count = vocab < 256 ? 0 : vocab - 256 < t->merge_count ? vocab - 256 : t->merge_count;
+    merges_index(&first);
+    size_t tokens = pieces_tokens(&first, pieces);
+    printf(" %12zu %8.3f", tokens, (double)bytes / (double)tokens);
+    free(first.merge_slots);
+}
+
+static void run_info(const Options *o) {
+    Tokenizer *t = tokenizer_load(o->model);
+    size_t singles = 0, total = t->vocab ? t->tokens.start[t->vocab] : 0;
+    for (int byte = 0; byte < 256; byte++) singles += t->id_of_byte[byte] != NONE;
+    printf("vocabulary      %zu ids: %zu single bytes, %zu merges, %zu special\n", t->vocab, singles,
+           t->merge_count, t->special_count);
+    printf("token length    %.2f bytes on average\n", t->vocab ? (double)total / (double)t->vocab : 0);
+    bool *printed = memory_allocate(t->vocab, sizeof *printed);
+    for (size_t row = 0; row < 5 && row < t->vocab; row++) {
+        size_t longest = 0, most = 0, bytes;
+        for (size_t id = 0; id < t->vocab; id++) {
+            tokenizer_token(t, (uint32_t)id, &bytes);
+            if (!printed[id] && bytes > most) most = bytes, longest = id;
+        }
+        printed[longest] = true;
+        char *token = token_show(t, (uint32_t)longest);
+        printf("%s%6zu bytes  %7zu  %.60s\n", row ? "                " : "longest tokens  ", most,
+               longest, token);
+        free(token);
+    }
+    free(printed);
+    if (o->file_count) {
+        Strings pieces = {0};
+        size_t bytes = 0;
+        Reader r = reader_open(o->files[0]);
+        for (; reader_next(&r); bytes += r.bytes) {
+            text_check(t, r.text, r.bytes, r.name, r.offset);
+            pieces_count(&pieces, r.text, r.bytes);
+        }
+        if (!bytes) die("%s: is empty", r.name);
+        size_t top = t->vocab < 512 ? 1024 : 2 * t->vocab < VOCAB_MAX ? 2 * t->vocab : VOCAB_MAX;
+        Tokenizer *own = pieces_learn(&pieces, top, false);
+        printf("\n%s: %zu bytes\n%14s %21s   %s\n%14s %12s %8s %12s %8s\n", r.name, bytes, "",
+               "this model", "learned from this text", "vocabulary", "tokens", "bytes/t", "tokens",
+               "bytes/t");
+        bool done = false; /* the model's own size has had its row */
+        for (size_t size = 256; size <= top; size *= 2) {
+            for (int own_size = !done && t->vocab <= size; own_size >= 0; own_size--) {
+                size_t vocab = own_size ? t->vocab : size;
+                if (!own_size && vocab == t->vocab) continue;
+                printf("%13zu%c", vocab, own_size ? '*' : ' ');
+                if (vocab <= t->vocab) info_row(t, &pieces, bytes, vocab);
+                else printf(" %12s %8s", "", "");
+                if (vocab >= 256 && vocab <= own->vocab) info_row(own, &pieces, bytes, vocab);
+                putchar('\n');
+                done |= own_size;
+            }
+        }
+        puts("* this model.  A vocabulary of V tokens costs an embedding table of V rows; what it buys\n"
+             "is a shorter text.  Merges learned from this very text show the most that it can buy.");
+        tokenizer_destroy(own);
+        strings_destroy(&pieces);
+    }
+    tokenizer_destroy(t);
+}
+
+static void run_show(const Options *o) {
+    Tokenizer *t = tokenizer_load(o->model);
+    Reader r = reader_open(o->file_count ? o->files[0] : NULL);
+    while (reader_next(&r)) {
+        text_check(t, r.text, r.bytes, r.name, r.offset);
+        for (size_t at = 0, length; at < r.bytes; at += length) {
+            length = piece_length(r.text + at, r.bytes - at);
+            char *piece = bytes_show(r.text + at, length);
+            uint32_t *ids = memory_allocate(length, sizeof *ids);
+            printf("%s\n", piece);
+            size_t count = length <= SHORT_MAX
+                               ? piece_encode_plain(t, r.text + at, length, ids, stdout)
+                               : piece_encode(t, r.text + at, length, ids);
+            for (size_t i = 0; i < count; i++) {
+                char *token = token_show(t, ids[i]);
+                printf("%s%s = %" PRIu32, i ? ", " : "    ids: ", token, ids[i]);
+                free(token);
+            }
+            putchar('\n');
+            free(piece);
+            free(ids);
+        }
+    }
+    tokenizer_destroy(t);
+}
+
+int main(int argc, char **argv) {
+    Options o = options_read(argc, argv);
+    if (strcmp(o.command, "train") == 0) run_train(&o);
+    else if (strcmp(o.command, "encode") == 0) run_encode(&o);
+    else if (strcmp(o.command, "decode") == 0) run_decode(&o);
+    else if (strcmp(o.command, "info") == 0) run_info(&o);
+    else run_show(&o);
+    free(o.files);
+    if (fflush(stdout) != 0 || ferror(stdout))
+        die("cannot write to the standard output: %s", strerror(errno));
+    return 0;
+}
+#endif /* TOKENIZER_NO_MAIN */
 
 #endif /* TOKENIZER_C */
