@@ -69,7 +69,8 @@
 #ifdef _OPENMP
 #include <omp.h>
 #else
-#pragma GCC diagnostic ignored "-Wunknown-pragmas" /* one thread: the omp lines mean nothing */
+#pragma GCC diagnostic ignored "-Wunknown-pragmas" /* one thread: the omp lines mean nothing   \
+                                                    */
 #endif
 
 #define TOKENIZER_NO_MAIN
@@ -195,11 +196,14 @@ static int name_compare(const void *a, const void *b) {
 }
 
 /* Appends a file, or all files below a folder in the order of their names; names that begin
- * with a dot are passed over.  `named` says that the user asked for this very path.  */
+ * with a dot are passed over.  `named` says that the user asked for this very path. */
 void text_collect(Bytes *text, const char *path, bool named) {
     struct stat status;
     if (stat(path, &status) != 0) die("%s: cannot open: %s", path, strerror(errno));
-    if (S_ISREG(status.st_mode)) { text_append(text, path, named); return; }
+    if (S_ISREG(status.st_mode)) {
+        text_append(text, path, named);
+        return;
+    }
     if (!S_ISDIR(status.st_mode)) {
         if (named) die("%s: is neither a file nor a folder", path);
         return;
@@ -225,7 +229,7 @@ void text_collect(Bytes *text, const char *path, bool named) {
 }
 
 /* The corpus in three parts: the last `test` of it, before that `validation`, the rest for
- * training.  */
+ * training. */
 void corpus_split(const Corpus *corpus, double validation, double test, Split splits[SPLITS]) {
     size_t train_end = (size_t)((double)corpus->count * (1.0 - validation - test) + 1e-6);
     size_t test_start = train_end + (size_t)((double)corpus->count * validation + 1e-6);
@@ -237,14 +241,14 @@ void corpus_split(const Corpus *corpus, double validation, double test, Split sp
 }
 
 /* Where batches come from.  A process has a rank below world; each batch is dealt out so that
- * all ranks together see what one process would have seen.  */
+ * all ranks together see what one process would have seen. */
 enum { ORDER_EPOCHS, ORDER_WINDOWS };
 static const char *const ORDER_NAMES[] = {"epochs", "windows", NULL};
 
 typedef struct {
     const Split *split;
-    size_t batch;  /* sequences in a step, over all ranks */
-    size_t T;      /* tokens in a sequence */
+    size_t batch; /* sequences in a step, over all ranks */
+    size_t T;     /* tokens in a sequence */
     int order; /* ORDER_EPOCHS: each window once an epoch, shuffled; ORDER_WINDOWS: at random */
     uint64_t seed;
     size_t rank, world;
@@ -254,7 +258,7 @@ typedef struct {
  * ORDER_EPOCHS: the split is cut into windows of T tokens, and an epoch visits every one once,
  * in an order of its own.  The cut begins at a random place among the few that leave the same
  * number of windows.  ORDER_WINDOWS: any place, as nanoGPT does; a token is then seen once an
- * epoch on average.  */
+ * epoch on average. */
 static size_t window_start(const BatchSource *source, uint64_t step, size_t i) {
     size_t last = source->split->count - source->T - 1; /* the last place where a window fits */
     uint64_t number = step * source->batch + i;
@@ -293,7 +297,7 @@ double batch_epochs(const BatchSource *source, uint64_t steps) {
 
 /* A view of a matrix: element (i, j) is at[i*row + j*column].  Its transpose is the same view
  * with the two strides exchanged, so that no kernel needs a second version for transposed
- * inputs.  */
+ * inputs. */
 typedef struct {
     const float *at;
     size_t row, column;
@@ -359,7 +363,7 @@ static inline void scaled_add(float *y, float factor, const float *x, size_t N) 
  * n ln 2 is taken off in two parts, the first of which has few enough digits for n times it to
  * be exact (Cody and Waite 1980).  e^r is its Taylor polynomial of degree 7: the first term
  * left out is 0.35^8/8! = 6e-9.  Adding 1.5 * 2^23 rounds to a whole number and leaves n in the
- * low bits; adding n to the exponent bits multiplies by 2^n.  */
+ * low bits; adding n to the exponent bits multiplies by 2^n. */
 static inline float exponential(float x) {
     const float shift = 12582912.0f;
     float clamped = x < -86.0f ? -86.0f : x;
@@ -430,7 +434,7 @@ void embedding_backward(float *dwte, float *dwpe, const float *dx, const int32_t
  * steps.) Shapes: x, y (N,C); mean, rstd (N), saved; weight, bias (C).  Cost: some 8 N C FLOPs
  * forward.  Pitfall: the variance from mean(x^2) - mean^2 loses every digit when the mean is
  * large; so the mean is taken off first, in a second pass over a row that is still in the
- * cache.  */
+ * cache. */
 static const float LAYERNORM_EPS = 1e-5f;
 
 void layernorm_forward(float *y, float *mean, float *rstd, const float *x, const float *weight,
@@ -439,15 +443,23 @@ void layernorm_forward(float *y, float *mean, float *rstd, const float *x, const
     for (size_t n = 0; n < N; n++) {
         const float *x_n = x + n * C;
         float *y_n = y + n * C;
-        double sum = 0, squares = 0;
-        for (size_t c = 0; c < C; c++) sum += x_n[c];
+        double sum = 0, squares = 0, lane[LANES] = {0};
+        for (size_t c = 0; c + LANES <= C; c += LANES)
+            for (int j = 0; j < LANES; j++) lane[j] += x_n[c + j];
+        for (size_t c = C - C % LANES; c < C; c++) sum += x_n[c];
+        for (int j = 0; j < LANES; j++) sum += lane[j], lane[j] = 0;
         float m = (float)(sum / (double)C);
-        for (size_t c = 0; c < C; c++) squares += (double)(x_n[c] - m) * (x_n[c] - m);
+        for (size_t c = 0; c + LANES <= C; c += LANES)
+            for (int j = 0; j < LANES; j++) {
+                double centred = x_n[c + j] - m;
+                lane[j] += centred * centred;
+            }
+        for (size_t c = C - C % LANES; c < C; c++)
+            squares += (double)(x_n[c] - m) * (x_n[c] - m);
+        for (int j = 0; j < LANES; j++) squares += lane[j];
         float r = (float)(1.0 / sqrt(squares / (double)C + LAYERNORM_EPS));
-        for (size_t c = 0; c < C; c++) {
-            float z = (x_n[c] - m) * r * weight[c];
-            y_n[c] = bias ? z + bias[c] : z;
-        }
+        for (size_t c = 0; c < C; c++) y_n[c] = (x_n[c] - m) * r * weight[c];
+        for (size_t c = 0; c < C && bias; c++) y_n[c] += bias[c];
         mean[n] = m;
         rstd[n] = r;
     }
@@ -461,11 +473,12 @@ void layernorm_backward(float *dx /* adds */, float *dweight, float *dbias, cons
         const float *x_n = x + n * C, *dy_n = dy + n * C;
         float *dx_n = dx + n * C, m = mean[n], r = rstd[n];
         float g_lane[LANES] = {0}, gz_lane[LANES] = {0};
-        for (size_t c = 0; c < C; c++) {
-            float g = dy_n[c] * weight[c];
-            g_lane[c % LANES] += g;
-            gz_lane[c % LANES] += g * ((x_n[c] - m) * r);
-        }
+        for (size_t c0 = 0; c0 < C; c0 += LANES)
+            for (size_t c = c0; c < C && c < c0 + LANES; c++) {
+                float g = dy_n[c] * weight[c];
+                g_lane[c - c0] += g;
+                gz_lane[c - c0] += g * ((x_n[c] - m) * r);
+            }
         float g_mean = lanes_total(g_lane) / (float)C,
               gz_mean = lanes_total(gz_lane) / (float)C;
         for (size_t c = 0; c < C; c++) {
@@ -476,7 +489,7 @@ void layernorm_backward(float *dx /* adds */, float *dweight, float *dbias, cons
     #pragma omp parallel for
     for (size_t c0 = 0; c0 < C; c0 += SLICE) { /* sums over rows: threads own channels */
         size_t count = C - c0 < SLICE ? C - c0 : SLICE;
-        float dw[SLICE] = {0}, db[SLICE] = {0};
+        double dw[SLICE] = {0}, db[SLICE] = {0};
         for (size_t n = 0; n < N; n++) {
             const float *x_n = x + n * C + c0, *dy_n = dy + n * C + c0;
             for (size_t c = 0; c < count; c++) {
@@ -484,8 +497,8 @@ void layernorm_backward(float *dx /* adds */, float *dweight, float *dbias, cons
                 db[c] += dy_n[c];
             }
         }
-        scaled_add(dweight + c0, 1.0f, dw, count);
-        if (dbias) scaled_add(dbias + c0, 1.0f, db, count);
+        for (size_t c = 0; c < count; c++) dweight[c0 + c] += (float)dw[c];
+        for (size_t c = 0; c < count && dbias; c++) dbias[c0 + c] += (float)db[c];
     }
 }
 
@@ -512,9 +525,10 @@ static void column_sums_add(float *sums, const float *y, size_t N, size_t O) {
     #pragma omp parallel for
     for (size_t o0 = 0; o0 < O; o0 += SLICE) {
         size_t count = O - o0 < SLICE ? O - o0 : SLICE;
-        float sum[SLICE] = {0};
-        for (size_t n = 0; n < N; n++) scaled_add(sum, 1.0f, y + n * O + o0, count);
-        scaled_add(sums + o0, 1.0f, sum, count);
+        double sum[SLICE] = {0};
+        for (size_t n = 0; n < N; n++)
+            for (size_t o = 0; o < count; o++) sum[o] += y[n * O + o0 + o];
+        for (size_t o = 0; o < count; o++) sums[o0 + o] += (float)sum[o];
     }
 }
 
@@ -544,7 +558,8 @@ typedef struct {
 
 static inline float dropout_factor(Dropout dropout, uint64_t i) {
     return random_uniform(dropout.key, dropout.first + i) >= dropout.rate
-               ? 1.0f / (1.0f - dropout.rate) : 0.0f;
+               ? 1.0f / (1.0f - dropout.rate)
+               : 0.0f;
 }
 
 void dropout_forward(float *y /* may be x */, const float *x, size_t N, Dropout dropout) {
@@ -587,7 +602,7 @@ void dropout_backward(float *dx /* sets; may be dy */, const float *dy, size_t N
  * backward.  Pitfall: exp(S) overflows from S = 89 on; the maximum is taken off first.  Looking
  * at s > t would show the model the very token that it is asked to predict.  These two are the
  * definition; the model calls attention_forward and attention_backward of section 5, which do
- * the same for many queries and keys at a time.  */
+ * the same for many queries and keys at a time. */
 void attention_forward_plain(float *y, float *lse, const float *qkv, size_t B, size_t T,
                              size_t C, size_t H, Dropout dropout) {
     size_t D = C / H;
@@ -653,28 +668,30 @@ void attention_backward_plain(float *dqkv /* sets */, const float *dy, const flo
  * a single matrix.  GPT-2 uses the tanh form (Hendrycks and Gimpel 2016, arXiv:1606.08415,
  * section 2):
  *   y = x/2 (1 + tanh(u)),    u = sqrt(2/pi) (x + 0.044715 x^3)
- * With s = 1/(1 + exp(-2u)) it is y = x s, because (1 + tanh u)/2 = s: one exponential instead
- * of a tanh.  Backward, by the product rule and ds/du = 2 s (1 - s):
- *   dx = dy (s + x 2 s (1 - s) du/dx),    du/dx = sqrt(2/pi) (1 + 3 * 0.044715 x^2)
- * x, y (N).  Pitfall: the backward pass needs x, not y; y cannot be undone (it falls, then
- * rises). */
+ * With e = exp(-2u) and s = 1/(1 + e) it is y = x s, because (1 + tanh u)/2 = s: one
+ * exponential instead of a tanh.  Backward, by the product rule and ds/du = 2 s (1 - s), where
+ * 1 - s = e s:
+ *   dx = dy (s + x 2 s (e s) du/dx),    du/dx = sqrt(2/pi) (1 + 3 * 0.044715 x^2)
+ * x, y (N).  Cost: some 20 FLOPs an element.
+ * Pitfalls: the backward pass needs x, not y; y cannot be undone (it falls, then rises).  1 - s
+ * computed as it stands has no digits left where s is near 1. */
 static const float SQRT_2_OVER_PI = 0.797884561f;
 
-static inline float gelu_gate(float x) { /* s above */
-    return 1.0f / (1.0f + exponential(-2.0f * SQRT_2_OVER_PI * (x + 0.044715f * x * x * x)));
+static inline float gelu_exponential(float x) { /* e above */
+    return exponential(-2.0f * SQRT_2_OVER_PI * (x + 0.044715f * x * x * x));
 }
 
 void gelu_forward(float *y, const float *x, size_t N) {
     #pragma omp parallel for
-    for (size_t i = 0; i < N; i++) y[i] = x[i] * gelu_gate(x[i]);
+    for (size_t i = 0; i < N; i++) y[i] = x[i] / (1.0f + gelu_exponential(x[i]));
 }
 
 void gelu_backward(float *dx /* sets; may be dy */, const float *dy, const float *x, size_t N) {
     #pragma omp parallel for
     for (size_t i = 0; i < N; i++) {
-        float s = gelu_gate(x[i]);
+        float e = gelu_exponential(x[i]), s = 1.0f / (1.0f + e);
         float du = SQRT_2_OVER_PI * (1.0f + 3.0f * 0.044715f * x[i] * x[i]);
-        dx[i] = dy[i] * (s + x[i] * 2.0f * s * (1.0f - s) * du);
+        dx[i] = dy[i] * (s + x[i] * 2.0f * s * (e * s) * du);
     }
 }
 
@@ -702,7 +719,7 @@ void residual_backward(float *dx /* sets; may be dy */, float *dbranch /* sets *
  *   logits[n,v] = sum over c of x[n,c] wte[v,c]      x (N,C), wte (V,C), logits (N,V)
  *   dx = dlogits wte        dwte += dlogits^T x
  * Cost: 2 N C V FLOPs forward; in a small model with a large vocabulary this is the largest
- * part.  */
+ * part. */
 void unembedding_forward(float *logits, const float *x, const float *wte, size_t N, size_t C,
                          size_t V) {
     matrix_product(logits, V, (Matrix){x, C, 1}, (Matrix){wte, 1, C}, NULL, N, V, C, false);
@@ -721,11 +738,14 @@ void unembedding_backward(float *dx /* sets */, float *dwte, const float *dlogit
  *   loss = -log p[target] = lse - logit[target],      lse = log(sum over w of exp(logit[w]))
  * Backward, for a weight dloss on this place: d lse / d logit[v] = p[v], so
  *   dlogit[v] = dloss (p[v] - (v is the target))
- * The gradient is what the model said minus what was true: never more than 1, and not small
- * as long as the model is confidently wrong.
- * Shapes: logits (N,V); targets, losses, lse (N), lse saved.  A target below 0 asks for no
- * prediction: loss 0 and gradient 0.  Cost: an exponential for each logit, in each direction.
- * Pitfall: log(softmax) computed in two steps overflows, or takes the logarithm of 0. */
+ * The gradient is what the model said minus what was true: never more than 1, and not small as
+ * long as the model is confidently wrong.  Shapes: logits (N,V); targets, losses, lse (N), lse
+ * saved.  A target below 0 asks for no prediction: loss 0 and gradient 0.  Cost: an exponential
+ * for each logit, in each direction.  Pitfall: log(softmax) computed in two steps overflows, or
+ * takes the logarithm of 0.  And lse is one float: where it is near 500 its last bit is 3e-5,
+ * which is nothing beside lse, but much beside a loss or as an error in an exponent.  So the
+ * loss is not taken from it, and the backward pass divides by the sum of its own row, which
+ * takes out the error that all share. */
 void cross_entropy_forward(float *losses, float *lse, const float *logits,
                            const int32_t *targets, size_t N, size_t V) {
     #pragma omp parallel for
@@ -737,8 +757,9 @@ void cross_entropy_forward(float *losses, float *lse, const float *logits,
         for (; v + LANES <= V; v += LANES)
             for (int j = 0; j < LANES; j++) lane[j] += exponential(logit[v + j] - maximum);
         for (int j = 0; v < V; v++, j++) lane[j] += exponential(logit[v] - maximum);
-        lse[n] = maximum + logf(lanes_total(lane));
-        losses[n] = targets[n] < 0 ? 0.0f : lse[n] - logit[targets[n]];
+        float log_sum = logf(lanes_total(lane));
+        lse[n] = maximum + log_sum;
+        losses[n] = targets[n] < 0 ? 0.0f : log_sum - (logit[targets[n]] - maximum);
     }
 }
 
@@ -749,7 +770,14 @@ void cross_entropy_backward(float *dlogits /* sets; may be logits */, const floa
     for (size_t n = 0; n < N; n++) {
         float *dlogit = dlogits + n * V, weight = targets[n] < 0 ? 0.0f : dlosses[n];
         const float *logit = logits + n * V;
-        for (size_t v = 0; v < V; v++) dlogit[v] = weight * exponential(logit[v] - lse[n]);
+        float lane[LANES] = {0};
+        size_t v = 0;
+        for (; v + LANES <= V; v += LANES)
+            for (int j = 0; j < LANES; j++)
+                lane[j] += dlogit[v + j] = exponential(logit[v + j] - lse[n]);
+        for (int j = 0; v < V; v++, j++) lane[j] += dlogit[v] = exponential(logit[v] - lse[n]);
+        float factor = weight / lanes_total(lane); /* the sum is 1 but for rounding */
+        for (v = 0; v < V; v++) dlogit[v] *= factor;
         if (targets[n] >= 0) dlogit[targets[n]] -= weight;
     }
 }
@@ -807,17 +835,17 @@ void matrix_product_plain(float *result, size_t pitch, Matrix A, Matrix B, const
 #if defined(__AVX512F__)
 enum { WIDTH = 16, TILE_ROWS = 14, TILE_VECTORS = 2 }; /* 28 results + 3 of 32 registers */
 #elif defined(__AVX__)
-enum { WIDTH = 8, TILE_ROWS = 6, TILE_VECTORS = 2 };   /* 12 + 3 of 16 */
+enum { WIDTH = 8, TILE_ROWS = 6, TILE_VECTORS = 2 }; /* 12 + 3 of 16 */
 #elif defined(__aarch64__)
-enum { WIDTH = 4, TILE_ROWS = 8, TILE_VECTORS = 3 };   /* 24 + 4 of 32 */
+enum { WIDTH = 4, TILE_ROWS = 8, TILE_VECTORS = 3 }; /* 24 + 4 of 32 */
 #else
-enum { WIDTH = 4, TILE_ROWS = 4, TILE_VECTORS = 3 };   /* 12 + 4 of 16 */
+enum { WIDTH = 4, TILE_ROWS = 4, TILE_VECTORS = 3 }; /* 12 + 4 of 16 */
 #endif
 enum {
     TILE_COLUMNS = TILE_VECTORS * WIDTH,
-    DEPTH = 256,     /* a panel of 256 x 32 floats is 32 KB */
-    PANELS = 128,    /* panels packed at a time: 4 MB, in the last-level cache */
-    BLOCK_TILES = 16, /* tiles of rows that use a panel in turn; their A is some 200 KB */
+    DEPTH = 256,            /* a panel of 256 x 32 floats is 32 KB */
+    PANELS = 128,           /* panels packed at a time: 4 MB, in the last-level cache */
+    BLOCK_TILES = 16,       /* tiles of rows that use a panel in turn; their A is some 200 KB */
     PARALLEL_FLOPS = 200000 /* below this, waking the other threads costs more than they save */
 };
 
@@ -842,17 +870,17 @@ static inline void vector_store(float *to, Vector v) { memcpy(to, &v, sizeof v);
 
 /* One tile: `rows` rows of A (row 0 begins at A.at) against a panel of B, whose row k begins at
  * panel + k*panel_pitch.  It is compiled once for each number of rows, a constant in every
- * call.  */
-static inline __attribute__((always_inline)) void tile_multiply(
-    size_t rows, float *result, size_t pitch, Matrix A, const float *panel, size_t panel_pitch,
-    const float *bias, size_t columns, size_t depth, bool add) {
+ * call. */
+static inline __attribute__((always_inline)) void
+tile_multiply(size_t rows, float *result, size_t pitch, Matrix A, const float *panel,
+              size_t panel_pitch, const float *bias, size_t columns, size_t depth, bool add) {
     Vector sum[TILE_ROWS][TILE_VECTORS];
-    UNROLL for (size_t r = 0; r < rows; r++)
-        UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) sum[r][j] = (Vector){0};
+    UNROLL for (size_t r = 0; r < rows; r++) UNROLL for (size_t j = 0; j < TILE_VECTORS; j++)
+        sum[r][j] = (Vector){0};
     for (size_t k = 0; k < depth; k++) {
         Vector b[TILE_VECTORS];
-        UNROLL for (size_t j = 0; j < TILE_VECTORS; j++)
-            b[j] = vector_load(panel + k * panel_pitch + j * WIDTH);
+        UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) b[j] =
+            vector_load(panel + k * panel_pitch + j * WIDTH);
         UNROLL for (size_t r = 0; r < rows; r++) {
             float a_rk = A.at[r * A.row + k * A.column];
             UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) sum[r][j] += a_rk * b[j];
@@ -861,12 +889,12 @@ static inline __attribute__((always_inline)) void tile_multiply(
     if (columns == TILE_COLUMNS) {
         UNROLL for (size_t r = 0; r < rows; r++)
             UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) {
-                float *to = result + r * pitch + j * WIDTH;
-                Vector start = (Vector){0};
-                if (add) start = vector_load(to);
-                else if (bias) start = vector_load(bias + j * WIDTH);
-                vector_store(to, start + sum[r][j]);
-            }
+            float *to = result + r * pitch + j * WIDTH;
+            Vector start = (Vector){0};
+            if (add) start = vector_load(to);
+            else if (bias) start = vector_load(bias + j * WIDTH);
+            vector_store(to, start + sum[r][j]);
+        }
         return;
     }
     UNROLL for (size_t r = 0; r < rows; r++) { /* at the right border of the result */
@@ -894,15 +922,27 @@ static void panel_multiply(float *result, size_t pitch, Matrix A, const float *p
             tile_multiply(r, to, pitch, from, panel, panel_pitch, bias, columns, depth, add);  \
         break
         switch (rows) {
-            TILE(14); TILE(13); TILE(12); TILE(11); TILE(10); TILE(9); TILE(8);
-            TILE(7); TILE(6); TILE(5); TILE(4); TILE(3); TILE(2); TILE(1);
+            TILE(14);
+            TILE(13);
+            TILE(12);
+            TILE(11);
+            TILE(10);
+            TILE(9);
+            TILE(8);
+            TILE(7);
+            TILE(6);
+            TILE(5);
+            TILE(4);
+            TILE(3);
+            TILE(2);
+            TILE(1);
         }
 #undef TILE
     }
 }
 
 /* Copies rows k0 .. k0+depth and columns n0 .. n0+columns of B into a panel, zeros to its
- * right.  */
+ * right. */
 static void panel_pack(float *panel, Matrix B, size_t k0, size_t depth, size_t n0,
                        size_t columns) {
     const float *b = B.at + k0 * B.row + n0 * B.column;
@@ -943,13 +983,12 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
             for (size_t task = 0; task < blocks * panels; task++) {
                 size_t m = task / panels * block_rows, n = task % panels * TILE_COLUMNS;
                 if (m >= M) continue; /* rounding up can leave the last block without rows */
-                panel_multiply(result + m * pitch + n0 + n, pitch,
-                               (Matrix){A.at + m * A.row + k0 * A.column, A.row, A.column},
-                               packed + n * DEPTH, TILE_COLUMNS,
-                               bias && k0 == 0 ? bias + n0 + n : NULL,
-                               M - m < block_rows ? M - m : block_rows,
-                               width - n < TILE_COLUMNS ? width - n : TILE_COLUMNS, depth,
-                               add || k0 > 0);
+                panel_multiply(
+                    result + m * pitch + n0 + n, pitch,
+                    (Matrix){A.at + m * A.row + k0 * A.column, A.row, A.column},
+                    packed + n * DEPTH, TILE_COLUMNS, bias && k0 == 0 ? bias + n0 + n : NULL,
+                    M - m < block_rows ? M - m : block_rows,
+                    width - n < TILE_COLUMNS ? width - n : TILE_COLUMNS, depth, add || k0 > 0);
             }
         }
     }
@@ -980,7 +1019,7 @@ static const float *panel_rows(float *room, const float *from, size_t *pitch, si
 }
 
 /* result (M,D) += A (M,rows) times from (rows,D), rows at most STRIP; D taken a panel at a
- * time.  */
+ * time. */
 static void strip_product_add(float *result, size_t pitch, Matrix A, const float *from,
                               size_t from_pitch, size_t M, size_t D, size_t rows) {
     float room[STRIP * TILE_COLUMNS];
@@ -993,7 +1032,7 @@ static void strip_product_add(float *result, size_t pitch, Matrix A, const float
 
 /* S[s][t] = sum over d of keys[s][d] queries[t][d], for `rows` keys and `count` queries.
  * turned holds the queries transposed; `fresh` says that it is not filled yet.  Where D is
- * larger than DEPTH it holds a part only, and is filled again each time.  */
+ * larger than DEPTH it holds a part only, and is filled again each time. */
 static void scores_compute(float *S, float *turned, bool fresh, const float *keys,
                            size_t keys_pitch, const float *queries, size_t queries_pitch,
                            size_t rows, size_t count, size_t D) {
@@ -1015,7 +1054,7 @@ static inline float attention_factor(Dropout dropout, size_t T, size_t t, size_t
 /* One head: queries t0 .. t0+count-1 (count at most TILE_COLUMNS), of which q is the first,
  * against keys and values 0 .. t0+count-1.  Sets y (count,D) and lse (count).  dropout.first is
  * the number of this head's P[0,0].  The KV cache of section 10 uses it too, so that both give
- * the same bits.  */
+ * the same bits. */
 static void attention_queries(float *y, size_t y_pitch, float *lse, const float *q,
                               size_t q_pitch, const float *k, const float *v, size_t kv_pitch,
                               size_t t0, size_t count, size_t T, size_t D, Dropout dropout) {
@@ -1118,7 +1157,7 @@ static void attention_queries_backward(float *dq, float *dk, float *dv, const fl
 }
 
 /* The contract of attention_backward_plain.  A thread owns a head: all its queries add to dk
- * and dv.  */
+ * and dv. */
 void attention_backward(float *dqkv /* sets */, const float *dy, const float *y,
                         const float *lse, const float *qkv, size_t B, size_t T, size_t C,
                         size_t H, Dropout dropout) {
@@ -1152,15 +1191,29 @@ void attention_backward(float *dqkv /* sets */, const float *dy, const float *y,
 
 typedef struct {
     size_t layers, heads, channels, context, vocab; /* L, H, C, the largest T, V */
-    bool bias; /* do linear layers and norms have biases? */
-    float dropout;                                  /* rate, 0 to below 1 */
+    bool bias;     /* do linear layers and norms have biases? */
+    float dropout; /* rate, 0 to below 1 */
 } Config;
 
 enum { /* kinds of tensors, in the order in which they lie in the arena */
-    WTE, WPE,
-    LN1_W, LN1_B, QKV_W, QKV_B, PROJ_W, PROJ_B, LN2_W, LN2_B, FC_W, FC_B, OUT_W, OUT_B,
-    LNF_W, LNF_B,
-    KINDS, BLOCK_KINDS = LNF_W - LN1_W
+       WTE,
+       WPE,
+       LN1_W,
+       LN1_B,
+       QKV_W,
+       QKV_B,
+       PROJ_W,
+       PROJ_B,
+       LN2_W,
+       LN2_B,
+       FC_W,
+       FC_B,
+       OUT_W,
+       OUT_B,
+       LNF_W,
+       LNF_B,
+       KINDS,
+       BLOCK_KINDS = LNF_W - LN1_W
 };
 
 /* Names and shapes are those of Hugging Face's GPT-2.  Shapes are in the letters of the symbol
@@ -1197,7 +1250,7 @@ typedef struct {
     size_t offset, count;  /* floats; count is 0 for a bias in a model without biases */
     float deviation; /* of the normal draws it starts from; 0: it starts from `constant` */
     float constant;
-    bool decay;            /* matrices and embeddings decay, biases and norms do not */
+    bool decay; /* matrices and embeddings decay, biases and norms do not */
 } Tensor;
 
 typedef struct {
@@ -1209,7 +1262,7 @@ typedef struct {
 } GPT;
 
 /* Fills the rows of the table, if there is one, and returns their number; *parameters gets the
- * number of floats.  The caller has checked the configuration.  */
+ * number of floats.  The caller has checked the configuration. */
 static size_t table_fill(const Config *config, Tensor *table, size_t *parameters) {
     size_t C = config->channels, row = 0, offset = 0;
     for (size_t i = 0; i < 4 + config->layers * BLOCK_KINDS; i++) {
@@ -1220,8 +1273,12 @@ static size_t table_fill(const Config *config, Tensor *table, size_t *parameters
         Tensor t = {.offset = offset};
         for (int d = 0; d < 2; d++) {
             char letter = d ? TENSOR_KINDS[kind].columns : TENSOR_KINDS[kind].rows;
-            t.shape[d] = letter == 'V' ? config->vocab : letter == 'P' ? config->context :
-                         letter == 'C' ? C : letter == '3' ? 3 * C : letter == 'F' ? 4 * C : 1;
+            t.shape[d] = letter == 'V'   ? config->vocab
+                         : letter == 'P' ? config->context
+                         : letter == 'C' ? C
+                         : letter == '3' ? 3 * C
+                         : letter == 'F' ? 4 * C
+                                         : 1;
         }
         t.rank = TENSOR_KINDS[kind].columns == '1' ? 1 : 2;
         t.decay = t.rank == 2;
@@ -1240,6 +1297,10 @@ static size_t table_fill(const Config *config, Tensor *table, size_t *parameters
     return row;
 }
 
+static size_t tensor_rows(const Config *config) { /* of the table */
+    return KINDS + (config->layers - 1) * BLOCK_KINDS;
+}
+
 size_t config_parameters(const Config *config) {
     size_t parameters;
     table_fill(config, NULL, &parameters);
@@ -1247,11 +1308,11 @@ size_t config_parameters(const Config *config) {
 }
 
 /* A model with weights that are all 0: gpt_initialize or model_read gives them values.
- * `training` asks for gradients as well.  The caller calls gpt_destroy.  */
+ * `training` asks for gradients as well.  The caller calls gpt_destroy. */
 GPT *gpt_create(const Config *config, bool training) {
     GPT *gpt = memory_allocate(1, sizeof *gpt);
     gpt->config = *config;
-    gpt->table = memory_allocate(4 + config->layers * BLOCK_KINDS, sizeof *gpt->table);
+    gpt->table = memory_allocate(tensor_rows(config), sizeof *gpt->table);
     gpt->tensor_count = table_fill(config, gpt->table, &gpt->parameter_count);
     gpt->weights = memory_allocate(gpt->parameter_count, sizeof *gpt->weights);
     if (training)
@@ -1282,8 +1343,9 @@ void gpt_initialize(GPT *gpt, uint64_t seed) {
 /* Row of the table for a kind and a layer (0 for those outside the blocks). */
 static const Tensor *tensor_of(const GPT *gpt, int kind, size_t layer) {
     size_t row = kind < LN1_W ? (size_t)kind
-               : kind < LNF_W ? LN1_W + layer * BLOCK_KINDS + (size_t)(kind - LN1_W)
-               : LN1_W + gpt->config.layers * BLOCK_KINDS + (size_t)(kind - LNF_W);
+                 : kind < LNF_W
+                     ? LN1_W + layer * BLOCK_KINDS + (size_t)(kind - LN1_W)
+                     : LN1_W + gpt->config.layers * BLOCK_KINDS + (size_t)(kind - LNF_W);
     return &gpt->table[row];
 }
 
@@ -1300,30 +1362,40 @@ static float *gradient_of(GPT *gpt, int kind, size_t layer) {
 
 /* --- Activations ------------------- [glossary: Activations (cached for the backward pass)] -
  * What the forward pass leaves behind.  The backward pass needs the input of every matrix
- * product and of every bend, so training keeps them for all layers; evaluation keeps one
- * layer's and uses it again for the next.  */
+ * product and of every bend.  Some of them are cheap to make again from others: the output of a
+ * layer norm from its input, of GELU from its input.  Those are not kept, which saves 6 of 16 C
+ * floats a token and layer.  How much is kept is a choice:
+ *   KEEP_NOTHING  evaluation: one layer's room, used again by the next
+ *   KEEP_ALL      training: what the backward pass of every layer needs
+ *   KEEP_STREAM   training with only x kept: the backward pass runs each block forward once
+ *                 more, a third more work for a fraction of the memory (Chen et al. 2016,
+ *                 arXiv:1604.06174)       [glossary: Activation checkpointing (recomputation)] */
+enum { KEEP_NOTHING, KEEP_ALL, KEEP_STREAM };
+
 typedef struct {
-    size_t B, T;          /* the largest batch and length they hold; N = B*T below */
-    bool training;        /* is there a backward pass? */
-    size_t kept;          /* layers kept: L in training, else 1 */
-    size_t head_rows;     /* rows of logits held at a time; below N they are computed again */
+    size_t B, T;      /* the largest batch and length they hold; N = B*T below */
+    int keep;         /* see above */
+    size_t kept;      /* layers that have room of their own: L or 1 */
+    size_t head_rows; /* rows of logits held at a time; below N they are made again */
     float *arena;
     size_t floats;        /* size of the arena */
-    float *x;             /* (kept+1,N,C) what enters each block, and what leaves the last */
-    float *ln1, *ln1_mean, *ln1_rstd; /* (kept,N,C), (kept,N), (kept,N) */
-    float *qkv;           /* (kept,N,3C) */
-    float *attention;     /* (kept,N,C) what the heads bring back, before the projection */
-    float *lse;           /* (kept,B,H,T) */
-    float *middle;        /* (kept,N,C) the stream between attention and MLP */
-    float *ln2, *ln2_mean, *ln2_rstd;
-    float *fc, *gelu;     /* (kept,N,F) before and after GELU */
-    float *branch;        /* (N,C) what a half block adds, until it is added */
+    float *x;             /* (L+1,N,C) what enters each block, and what leaves the last */
+    float *ln1_mean, *ln1_rstd;          /* (kept,N) */
+    float *qkv;                          /* (kept,N,3C) */
+    float *attention;                    /* (kept,N,C) from the heads, before the projection */
+    float *lse;                          /* (kept,B,H,T) */
+    float *middle;                       /* (kept,N,C) the stream between attention and MLP */
+    float *ln2_mean, *ln2_rstd;          /* (kept,N) */
+    float *fc;                           /* (kept,N,F) before GELU */
+    float *norm;                         /* (N,C) output of a layer norm */
+    float *gelu;                         /* (N,F) */
+    float *branch;                       /* (N,C) what a half block adds, until it is added */
     float *hidden, *lnf_mean, *lnf_rstd; /* (N,C) the last hidden state, (N), (N) */
-    float *logits;        /* (head_rows,V); the backward pass turns them into their gradient */
-    float *losses, *head_lse;            /* (N), (N) */
-    float *dx;            /* (N,C) gradient of the stream; flows through all blocks */
-    float *dbranch, *dnorm; /* (N,C) */
-    float *dwide;         /* (N,F) gradient at the wide places: GELU, then q, k, v */
+    float *logits; /* (head_rows,V); the backward pass turns them into their gradient */
+    float *losses, *head_lse; /* (N), (N) */
+    float *dx;                /* (N,C) gradient of the stream; flows through all blocks */
+    float *dbranch, *dnorm;   /* (N,C) */
+    float *dwide;             /* (N,F) gradient at the wide places: GELU, then q, k, v */
     size_t dropout_first; /* number of the first sequence in its batch, and the key of the */
     uint64_t dropout_key; /* step: the backward pass draws the same masks as the forward pass */
 } Activations;
@@ -1333,27 +1405,27 @@ typedef struct {
     size_t count;  /* floats */
     float **place; /* the pointer that will show it */
 } ActivationRow;
-enum { ACTIVATION_ROWS = 25 };
+enum { ACTIVATION_ROWS = 24 };
 
 /* The table of activations.  Returns the number of rows. */
 static size_t activations_table(Activations *a, const Config *config,
                                 ActivationRow rows[ACTIVATION_ROWS]) {
     size_t N = a->B * a->T, C = config->channels, kept = a->kept, n = 0;
-    size_t gradient = a->training ? N * C : 0;
+    size_t streams = a->keep == KEEP_NOTHING ? 1 : config->layers + 1;
+    size_t gradient = a->keep == KEEP_NOTHING ? 0 : N * C;
     ActivationRow all[] = {
-        {"stream into blocks", (a->training ? kept + 1 : 1) * N * C, &a->x},
-        {"norm 1", kept * N * C, &a->ln1},
+        {"stream into blocks", streams * N * C, &a->x},
         {"norm 1 mean", kept * N, &a->ln1_mean},
         {"norm 1 rstd", kept * N, &a->ln1_rstd},
         {"q, k, v", kept * N * 3 * C, &a->qkv},
         {"attention", kept * N * C, &a->attention},
         {"attention log-sum-exp", kept * N * config->heads, &a->lse},
         {"stream between halves", kept * N * C, &a->middle},
-        {"norm 2", kept * N * C, &a->ln2},
         {"norm 2 mean", kept * N, &a->ln2_mean},
         {"norm 2 rstd", kept * N, &a->ln2_rstd},
         {"MLP before GELU", kept * N * 4 * C, &a->fc},
-        {"MLP after GELU", kept * N * 4 * C, &a->gelu},
+        {"norm", N * C, &a->norm},
+        {"MLP after GELU", N * 4 * C, &a->gelu},
         {"branch", N * C, &a->branch},
         {"last hidden state", N * C, &a->hidden},
         {"final norm mean", N, &a->lnf_mean},
@@ -1370,38 +1442,29 @@ static size_t activations_table(Activations *a, const Config *config,
     return n;
 }
 
-/* Rows of logits to hold when nobody says: all of them up to 64 MB, else as many as 64 MB hold.
- * */
-static size_t head_rows_default(size_t N, size_t V) {
-    size_t rows = ((size_t)64 << 20) / sizeof(float) / V;
-    return rows < 1 ? 1 : rows > N ? N : rows;
-}
-
-/* Sizes only, for the budget: bytes that activations_create would allocate. */
-size_t activations_bytes(const Config *config, size_t B, size_t T, bool training) {
-    Activations a = {
-        .B = B, .T = T, .training = training, .kept = training ? config->layers : 1};
-    a.head_rows = head_rows_default(B * T, config->vocab);
-    ActivationRow rows[ACTIVATION_ROWS];
-    size_t floats = 0, n = activations_table(&a, config, rows);
-    for (size_t i = 0; i < n; i++) floats += rows[i].count;
-    return floats * sizeof(float);
+/* Sizes without memory: the struct, its table, the bytes.  head_rows 0 takes all rows of logits
+ * up to 64 MB, else as many as 64 MB hold.  */
+static size_t activations_plan(Activations *a, const Config *config, size_t B, size_t T,
+                               int keep, size_t head_rows,
+                               ActivationRow rows[ACTIVATION_ROWS]) {
+    size_t most = ((size_t)64 << 20) / sizeof(float) / config->vocab;
+    *a = (Activations){.B = B, .T = T, .keep = keep, .head_rows = head_rows ? head_rows : most};
+    a->kept = keep == KEEP_ALL ? config->layers : 1;
+    if (a->head_rows < 1) a->head_rows = 1;
+    if (a->head_rows > B * T) a->head_rows = B * T;
+    size_t n = activations_table(a, config, rows);
+    for (size_t i = 0; i < n; i++) a->floats += rows[i].count;
+    return n;
 }
 
 /* Room for batches of up to B sequences of up to T tokens.  head_rows: see the struct; 0
  * chooses.  The caller calls activations_destroy.  */
-Activations *activations_create(const Config *config, size_t B, size_t T, bool training,
+Activations *activations_create(const Config *config, size_t B, size_t T, int keep,
                                 size_t head_rows) {
     Activations *a = memory_allocate(1, sizeof *a);
-    *a = (Activations){
-        .B = B, .T = T, .training = training, .kept = training ? config->layers : 1};
-    a->head_rows = head_rows ? head_rows : head_rows_default(B * T, config->vocab);
-    if (a->head_rows > B * T) a->head_rows = B * T;
     ActivationRow rows[ACTIVATION_ROWS];
-    size_t n = activations_table(a, config, rows);
-    for (size_t i = 0; i < n; i++) a->floats += rows[i].count;
-    a->arena = memory_allocate(a->floats, sizeof *a->arena);
-    float *next = a->arena;
+    size_t n = activations_plan(a, config, B, T, keep, head_rows, rows);
+    float *next = a->arena = memory_allocate(a->floats, sizeof *a->arena);
     for (size_t i = 0; i < n; i++) {
         *rows[i].place = rows[i].count ? next : NULL;
         next += rows[i].count;
@@ -1422,7 +1485,7 @@ void activations_destroy(Activations *a) {
  * and P v over all T keys, 4 T C a layer forward, three times that in all.  Half of the keys
  * lie in the future and are never looked at; they are counted all the same, as the literature
  * does (Chowdhery et al.  2022, arXiv:2204.02311, appendix B), so that shares of the peak can
- * be compared.  */
+ * be compared. */
 double flops_per_token(const Config *config, size_t T) {
     double L = (double)config->layers, C = (double)config->channels, V = (double)config->vocab;
     return 6.0 * (L * 12.0 * C * C + V * C) + 12.0 * L * (double)T * C;
@@ -1433,17 +1496,37 @@ double flops_per_token(const Config *config, size_t T) {
  *
  * Two lists of kernel calls, the second one the mirror image of the first.  A model is
  * embedding, then block(0) ... block(L-1), then head, each callable alone: whoever wants to
- * look inside, or to run a part again, loops over blocks.  Indices: a(l) below is layer l's
- * share of an activation.
+ * look inside, or to run a part again, loops over blocks.
  * ====================================================================================== */
 
-/* Where the layer's part of an activation begins, in numbers of layers. */
-static size_t layer_slot(const Activations *a, size_t l) { return a->training ? l : 0; }
+/* One layer's share of the activations; shapes as in Activations, without the layer. */
+typedef struct {
+    float *x, *x_next, *ln1_mean, *ln1_rstd, *qkv, *attention, *lse, *middle;
+    float *ln2_mean, *ln2_rstd, *fc;
+} Layer;
+
+static Layer layer_of(const Activations *a, const Config *config, size_t l) {
+    size_t all = a->B * a->T, C = config->channels, slot = a->keep == KEEP_ALL ? l : 0;
+    float *x = a->x + (a->keep == KEEP_NOTHING ? 0 : l * all * C);
+    return (Layer){
+        .x = x,
+        .x_next = a->keep == KEEP_NOTHING ? x : x + all * C,
+        .ln1_mean = a->ln1_mean + slot * all,
+        .ln1_rstd = a->ln1_rstd + slot * all,
+        .qkv = a->qkv + slot * all * 3 * C,
+        .attention = a->attention + slot * all * C,
+        .lse = a->lse + slot * all * config->heads,
+        .middle = a->middle + slot * all * C,
+        .ln2_mean = a->ln2_mean + slot * all,
+        .ln2_rstd = a->ln2_rstd + slot * all,
+        .fc = a->fc + slot * all * 4 * C,
+    };
+}
 
 /* The dropout of one place of the model: site 0 is the embedding, 1, 2 and 3 + 3l are layer l's
  * attention weights and its two branches.  per_sequence is the tensor's number of elements for
  * one sequence: numbered so, a micro-batch draws the masks that its sequences have in the whole
- * batch.  */
+ * batch. */
 static Dropout dropout_site(const GPT *gpt, const Activations *a, size_t site,
                             size_t per_sequence) {
     float rate = a->dropout_key ? gpt->config.dropout : 0;
@@ -1460,41 +1543,36 @@ void gpt_embed(const GPT *gpt, Activations *a, const int32_t *inputs, size_t B, 
 
 /* Block l: x[l] -> x[l+1].   x += projection(attention(norm(x)));   x += MLP(norm(x)) */
 void gpt_block_forward(const GPT *gpt, Activations *a, size_t l, size_t B, size_t T) {
+    const Layer y = layer_of(a, &gpt->config, l);
     size_t C = gpt->config.channels, H = gpt->config.heads, F = 4 * C, N = B * T;
-    size_t slot = layer_slot(a, l),
-           all = a->B * a->T; /* rows that a layer's part has room for */
-    float *x = a->x + slot * all * C, *x_next = a->training ? x + all * C : x;
-    float *ln1 = a->ln1 + slot * all * C, *qkv = a->qkv + slot * all * 3 * C;
-    float *attention = a->attention + slot * all * C, *lse = a->lse + slot * all * H;
-    float *middle = a->middle + slot * all * C, *ln2 = a->ln2 + slot * all * C;
-    float *fc = a->fc + slot * all * F, *gelu = a->gelu + slot * all * F;
     Dropout inside = dropout_site(gpt, a, 1 + 3 * l, H * T * T);
     Dropout after1 = dropout_site(gpt, a, 2 + 3 * l, T * C);
     Dropout after2 = dropout_site(gpt, a, 3 + 3 * l, T * C);
 
-    layernorm_forward(ln1, a->ln1_mean + slot * all, a->ln1_rstd + slot * all, x,
-                      weight_of(gpt, LN1_W, l), weight_of(gpt, LN1_B, l), N, C);
-    matmul_forward(qkv, ln1, weight_of(gpt, QKV_W, l), weight_of(gpt, QKV_B, l), N, C, 3 * C);
-    attention_forward(attention, lse, qkv, B, T, C, H, inside);
-    matmul_forward(a->branch, attention, weight_of(gpt, PROJ_W, l), weight_of(gpt, PROJ_B, l),
+    layernorm_forward(a->norm, y.ln1_mean, y.ln1_rstd, y.x, weight_of(gpt, LN1_W, l),
+                      weight_of(gpt, LN1_B, l), N, C);
+    matmul_forward(y.qkv, a->norm, weight_of(gpt, QKV_W, l), weight_of(gpt, QKV_B, l), N, C,
+                   3 * C);
+    attention_forward(y.attention, y.lse, y.qkv, B, T, C, H, inside);
+    matmul_forward(a->branch, y.attention, weight_of(gpt, PROJ_W, l), weight_of(gpt, PROJ_B, l),
                    N, C, C);
     if (after1.rate > 0) dropout_forward(a->branch, a->branch, N * C, after1);
-    residual_forward(middle, x, a->branch, N * C);
+    residual_forward(y.middle, y.x, a->branch, N * C);
 
-    layernorm_forward(ln2, a->ln2_mean + slot * all, a->ln2_rstd + slot * all, middle,
-                      weight_of(gpt, LN2_W, l), weight_of(gpt, LN2_B, l), N, C);
-    matmul_forward(fc, ln2, weight_of(gpt, FC_W, l), weight_of(gpt, FC_B, l), N, C, F);
-    gelu_forward(gelu, fc, N * F);
-    matmul_forward(a->branch, gelu, weight_of(gpt, OUT_W, l), weight_of(gpt, OUT_B, l), N, F,
+    layernorm_forward(a->norm, y.ln2_mean, y.ln2_rstd, y.middle, weight_of(gpt, LN2_W, l),
+                      weight_of(gpt, LN2_B, l), N, C);
+    matmul_forward(y.fc, a->norm, weight_of(gpt, FC_W, l), weight_of(gpt, FC_B, l), N, C, F);
+    gelu_forward(a->gelu, y.fc, N * F);
+    matmul_forward(a->branch, a->gelu, weight_of(gpt, OUT_W, l), weight_of(gpt, OUT_B, l), N, F,
                    C);
     if (after2.rate > 0) dropout_forward(a->branch, a->branch, N * C, after2);
-    residual_forward(x_next, middle, a->branch, N * C);
+    residual_forward(y.x_next, y.middle, a->branch, N * C);
 }
 
 /* The last hidden state: a->hidden = norm(x[L]). */
 void gpt_final_norm(const GPT *gpt, Activations *a, size_t B, size_t T) {
     size_t C = gpt->config.channels;
-    const float *x = a->x + (a->training ? gpt->config.layers * a->B * a->T * C : 0);
+    const float *x = layer_of(a, &gpt->config, gpt->config.layers).x;
     layernorm_forward(a->hidden, a->lnf_mean, a->lnf_rstd, x, weight_of(gpt, LNF_W, 0),
                       weight_of(gpt, LNF_B, 0), B * T, C);
 }
@@ -1518,9 +1596,21 @@ void gpt_head_forward(const GPT *gpt, Activations *a, const int32_t *targets, si
     }
 }
 
+/* The gradient of `rows` rows of logits, from n on, which a->logits holds: overwrites them with
+ * it, adds to the gradient of wte, and sets the rows of a->dnorm, the gradient of a->hidden.
+ * */
+static void head_backward(GPT *gpt, Activations *a, const int32_t *targets,
+                          const float *dlosses, size_t n, size_t rows) {
+    size_t C = gpt->config.channels, V = gpt->config.vocab;
+    cross_entropy_backward(a->logits, dlosses + n, a->head_lse + n, a->logits, targets + n,
+                           rows, V);
+    unembedding_backward(a->dnorm + n * C, gradient_of(gpt, WTE, 0), a->logits,
+                         a->hidden + n * C, weight_of(gpt, WTE, 0), rows, C, V);
+}
+
 /* The forward pass.  inputs, targets (B,T); B and T at most those of `a`.  Without targets it
  * stops at the last hidden state.  dropout_key 0 switches dropout off; `first` is the number of
- * this micro-batch's first sequence within its batch.  */
+ * this micro-batch's first sequence within its batch. */
 void gpt_forward(const GPT *gpt, Activations *a, const int32_t *inputs, const int32_t *targets,
                  size_t B, size_t T, uint64_t dropout_key, size_t first) {
     assert(B * T <= a->B * a->T && T <= gpt->config.context);
@@ -1533,40 +1623,39 @@ void gpt_forward(const GPT *gpt, Activations *a, const int32_t *inputs, const in
 }
 
 /* Block l backward: a->dx holds the gradient of x[l+1] and becomes that of x[l].  Read it
- * beside gpt_block_forward, from the bottom up.  */
+ * beside gpt_block_forward, from the bottom up.  Where a matrix product's input was not kept,
+ * the line before it makes it again.  */
 void gpt_block_backward(GPT *gpt, Activations *a, size_t l, size_t B, size_t T) {
+    const Layer y = layer_of(a, &gpt->config, l);
     size_t C = gpt->config.channels, H = gpt->config.heads, F = 4 * C, N = B * T;
-    size_t all = a->B * a->T;
-    const float *x = a->x + l * all * C, *ln1 = a->ln1 + l * all * C;
-    const float *qkv = a->qkv + l * all * 3 * C, *attention = a->attention + l * all * C;
-    const float *lse = a->lse + l * all * H, *middle = a->middle + l * all * C;
-    const float *ln2 = a->ln2 + l * all * C, *fc = a->fc + l * all * F,
-                *gelu = a->gelu + l * all * F;
     Dropout inside = dropout_site(gpt, a, 1 + 3 * l, H * T * T);
     Dropout after1 = dropout_site(gpt, a, 2 + 3 * l, T * C);
     Dropout after2 = dropout_site(gpt, a, 3 + 3 * l, T * C);
 
     residual_backward(a->dx, a->dbranch, a->dx, N * C);
     if (after2.rate > 0) dropout_backward(a->dbranch, a->dbranch, N * C, after2);
+    gelu_forward(a->gelu, y.fc, N * F);
     matmul_backward(a->dwide, gradient_of(gpt, OUT_W, l), gradient_of(gpt, OUT_B, l),
-                    a->dbranch, gelu, weight_of(gpt, OUT_W, l), N, F, C);
-    gelu_backward(a->dwide, a->dwide, fc, N * F);
+                    a->dbranch, a->gelu, weight_of(gpt, OUT_W, l), N, F, C);
+    gelu_backward(a->dwide, a->dwide, y.fc, N * F);
+    layernorm_forward(a->norm, y.ln2_mean, y.ln2_rstd, y.middle, weight_of(gpt, LN2_W, l),
+                      weight_of(gpt, LN2_B, l), N, C);
     matmul_backward(a->dnorm, gradient_of(gpt, FC_W, l), gradient_of(gpt, FC_B, l), a->dwide,
-                    ln2, weight_of(gpt, FC_W, l), N, C, F);
+                    a->norm, weight_of(gpt, FC_W, l), N, C, F);
     layernorm_backward(a->dx, gradient_of(gpt, LN2_W, l), gradient_of(gpt, LN2_B, l), a->dnorm,
-                       a->ln2_mean + l * all, a->ln2_rstd + l * all, middle,
-                       weight_of(gpt, LN2_W, l), N, C);
+                       y.ln2_mean, y.ln2_rstd, y.middle, weight_of(gpt, LN2_W, l), N, C);
 
     residual_backward(a->dx, a->dbranch, a->dx, N * C);
     if (after1.rate > 0) dropout_backward(a->dbranch, a->dbranch, N * C, after1);
     matmul_backward(a->dnorm, gradient_of(gpt, PROJ_W, l), gradient_of(gpt, PROJ_B, l),
-                    a->dbranch, attention, weight_of(gpt, PROJ_W, l), N, C, C);
-    attention_backward(a->dwide, a->dnorm, attention, lse, qkv, B, T, C, H, inside);
+                    a->dbranch, y.attention, weight_of(gpt, PROJ_W, l), N, C, C);
+    attention_backward(a->dwide, a->dnorm, y.attention, y.lse, y.qkv, B, T, C, H, inside);
+    layernorm_forward(a->norm, y.ln1_mean, y.ln1_rstd, y.x, weight_of(gpt, LN1_W, l),
+                      weight_of(gpt, LN1_B, l), N, C);
     matmul_backward(a->dnorm, gradient_of(gpt, QKV_W, l), gradient_of(gpt, QKV_B, l), a->dwide,
-                    ln1, weight_of(gpt, QKV_W, l), N, C, 3 * C);
+                    a->norm, weight_of(gpt, QKV_W, l), N, C, 3 * C);
     layernorm_backward(a->dx, gradient_of(gpt, LN1_W, l), gradient_of(gpt, LN1_B, l), a->dnorm,
-                       a->ln1_mean + l * all, a->ln1_rstd + l * all, x,
-                       weight_of(gpt, LN1_W, l), N, C);
+                       y.ln1_mean, y.ln1_rstd, y.x, weight_of(gpt, LN1_W, l), N, C);
 }
 
 void gpt_embed_backward(GPT *gpt, Activations *a, const int32_t *inputs, size_t B, size_t T) {
@@ -1584,12 +1673,15 @@ void gpt_embed_backward(GPT *gpt, Activations *a, const int32_t *inputs, size_t 
 void gpt_backward_hidden(GPT *gpt, Activations *a, const int32_t *inputs, const float *dhidden,
                          size_t B, size_t T) {
     size_t C = gpt->config.channels, N = B * T, L = gpt->config.layers;
-    assert(a->training && gpt->gradients);
+    assert(a->keep != KEEP_NOTHING && gpt->gradients);
     memset(a->dx, 0, N * C * sizeof *a->dx); /* nothing but the norm has used x[L] */
     layernorm_backward(a->dx, gradient_of(gpt, LNF_W, 0), gradient_of(gpt, LNF_B, 0), dhidden,
-                       a->lnf_mean, a->lnf_rstd, a->x + L * a->B * a->T * C,
+                       a->lnf_mean, a->lnf_rstd, layer_of(a, &gpt->config, L).x,
                        weight_of(gpt, LNF_W, 0), N, C);
-    for (size_t l = L; l-- > 0;) gpt_block_backward(gpt, a, l, B, T);
+    for (size_t l = L; l-- > 0;) {
+        if (a->keep == KEEP_STREAM) gpt_block_forward(gpt, a, l, B, T);
+        gpt_block_backward(gpt, a, l, B, T);
+    }
     gpt_embed_backward(gpt, a, inputs, B, T);
 }
 
@@ -1605,18 +1697,32 @@ void gpt_backward_logits(GPT *gpt, Activations *a, const int32_t *inputs, const 
 /* Backward from dlosses (B,T), the gradient of whatever is minimised with respect to each
  * a->losses[b,t]: for the mean over n tokens, 1/n everywhere.  Masked prompts, preferences and
  * rewards are other weights in the same place.  Uses up a->logits: one backward for one
- * forward.  */
+ * forward. */
 void gpt_backward(GPT *gpt, Activations *a, const int32_t *inputs, const int32_t *targets,
                   const float *dlosses, size_t B, size_t T) {
-    size_t N = B * T, C = gpt->config.channels, V = gpt->config.vocab;
+    size_t N = B * T;
     for (size_t n = 0; n < N; n += a->head_rows) {
         size_t rows = N - n < a->head_rows ? N - n : a->head_rows;
         if (a->head_rows < N)
             gpt_logits(gpt, a, a->logits, n, rows); /* they were overwritten */
-        cross_entropy_backward(a->logits, dlosses + n, a->head_lse + n, a->logits, targets + n,
-                               rows, V);
-        unembedding_backward(a->dnorm + n * C, gradient_of(gpt, WTE, 0), a->logits,
-                             a->hidden + n * C, weight_of(gpt, WTE, 0), rows, C, V);
+        head_backward(gpt, a, targets, dlosses, n, rows);
+    }
+    gpt_backward_hidden(gpt, a, inputs, a->dnorm, B, T);
+}
+
+/* gpt_forward and gpt_backward in one, for dlosses that are known beforehand and do not depend
+ * on the losses, as in pre-training: each piece of logits is turned into its gradient at once,
+ * and is never made a second time.  */
+void gpt_forward_backward(GPT *gpt, Activations *a, const int32_t *inputs,
+                          const int32_t *targets, const float *dlosses, size_t B, size_t T,
+                          uint64_t dropout_key, size_t first) {
+    size_t N = B * T, V = gpt->config.vocab;
+    gpt_forward(gpt, a, inputs, NULL, B, T, dropout_key, first);
+    for (size_t n = 0; n < N; n += a->head_rows) {
+        size_t rows = N - n < a->head_rows ? N - n : a->head_rows;
+        gpt_logits(gpt, a, a->logits, n, rows);
+        cross_entropy_forward(a->losses + n, a->head_lse + n, a->logits, targets + n, rows, V);
+        head_backward(gpt, a, targets, dlosses, n, rows);
     }
     gpt_backward_hidden(gpt, a, inputs, a->dnorm, B, T);
 }
@@ -1647,8 +1753,9 @@ typedef struct {
 float learning_rate(const Schedule *s, uint64_t step) {
     if (step < s->warmup) return s->lr * (float)(step + 1) / (float)(s->warmup + 1);
     if (s->kind == SCHEDULE_CONSTANT) return s->lr;
-    uint64_t start = s->kind != SCHEDULE_TRAPEZOID ? s->warmup :
-                     s->cooldown < s->steps ? s->steps - s->cooldown : 0;
+    uint64_t start = s->kind != SCHEDULE_TRAPEZOID ? s->warmup
+                     : s->cooldown < s->steps      ? s->steps - s->cooldown
+                                                   : 0;
     if (step >= s->steps) return s->min_lr;
     if (step < start) return s->lr;
     double p = (double)(step - start) / (double)(s->steps - start);
@@ -1661,7 +1768,7 @@ float learning_rate(const Schedule *s, uint64_t step) {
 /* --- Gradient norm and clipping ----- [glossary: Gradient norm, Gradient clipping] -----------
  * The length of the gradient of all parameters as one vector: sqrt(sum of g^2).  If it is over
  * the limit, the whole gradient is scaled down to it: the direction stays (Pascanu, Mikolov,
- * Bengio 2012, arXiv:1211.5063, algorithm 1).  Summed in double, in pieces of fixed size.  */
+ * Bengio 2012, arXiv:1211.5063, algorithm 1).  Summed in double, in pieces of fixed size. */
 double gradient_norm(const float *gradient, size_t N) {
     enum { PIECES = 64 };
     double sums[PIECES] = {0}, total = 0;
@@ -1689,11 +1796,12 @@ double gradient_norm(const float *gradient, size_t N) {
  *   m = beta1 m + (1 - beta1) g         v = beta2 v + (1 - beta2) g^2
  *   w -= lr (weight_decay w + (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps))
  * m and v start at 0, so they are too small at first; the divisors 1 - beta^step undo just
- * that.  w, m, v, gradient (N); gradient_scale multiplies the gradient first (clipping); step
- * counts from
- * 1.  Cost: 4 numbers read and 3 written for each weight: memory bandwidth, not arithmetic.
- * Pitfall: eps stands outside the root, and the bias corrections inside the ratio.  */
-void adamw_update(float *w, float *m, float *v, const float *gradient, size_t N, float lr,
+ * that.  w, m, v, gradient (N); gradient_scale multiplies the gradient first (clipping); `step`
+ * counts from one.  Leaves the gradient cleared, since it is at hand: a pass of its own would
+ * cost time again.  Cost: 4 numbers read and 4 written for each weight: memory bandwidth, not
+ * arithmetic.  Pitfall: eps stands outside the root, and the bias corrections inside the ratio.
+ * */
+void adamw_update(float *w, float *m, float *v, float *gradient, size_t N, float lr,
                   float beta1, float beta2, float eps, float weight_decay, float gradient_scale,
                   uint64_t step) {
     float m_scale = (float)(1.0 / (1.0 - pow(beta1, (double)step)));
@@ -1704,6 +1812,7 @@ void adamw_update(float *w, float *m, float *v, const float *gradient, size_t N,
         m[i] = beta1 * m[i] + (1.0f - beta1) * g;
         v[i] = beta2 * v[i] + (1.0f - beta2) * g * g;
         w[i] -= lr * (weight_decay * w[i] + m[i] * m_scale / (sqrtf(v[i] * v_scale) + eps));
+        gradient[i] = 0;
     }
 }
 
@@ -1745,7 +1854,6 @@ double optimizer_step(GPT *gpt, Optimizer *optimizer, const OptimizerOptions *o,
                      o->beta1, o->beta2, o->eps, t->decay ? o->weight_decay : 0.0f, scale,
                      optimizer->step);
     }
-    memset(gpt->gradients, 0, gpt->parameter_count * sizeof *gpt->gradients);
     return norm;
 }
 
@@ -1777,9 +1885,12 @@ typedef struct {
 } SafeTensors;
 
 static size_t dtype_bytes(const char *dtype) { /* 0: not known */
-    static const struct { const char *name; size_t bytes; } KNOWN[] = {
-        {"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"I32", 4}, {"I16", 2},
-        {"I8", 1}, {"U64", 8}, {"U32", 4}, {"U16", 2}, {"U8", 1}, {"BOOL", 1}};
+    static const struct {
+        const char *name;
+        size_t bytes;
+    } KNOWN[] = {{"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8},
+                 {"I32", 4}, {"I16", 2}, {"I8", 1},  {"U64", 8},  {"U32", 4},
+                 {"U16", 2}, {"U8", 1},  {"BOOL", 1}};
     for (size_t i = 0; i < sizeof KNOWN / sizeof *KNOWN; i++)
         if (!strcmp(dtype, KNOWN[i].name)) return KNOWN[i].bytes;
     return 0;
@@ -1814,9 +1925,8 @@ static void safetensors_entry(SafeTensors *file, Json *j, const char *name, size
         bytes *= t.shape[d];
     }
     if (n != 2 || limits[0] > limits[1] || limits[1] > space || limits[1] - limits[0] != bytes)
-        die("%s: tensor %s: its offsets do not fit its shape and the file: the file is damaged "
-            "or "
-            "not complete",
+        die("%s: tensor %s: its offsets do not fit its shape and the file: damaged or not "
+            "complete",
             file->path, name);
     t.start = data_start + limits[0];
     t.bytes = bytes;
@@ -1844,9 +1954,8 @@ SafeTensors *safetensors_open(const char *path) {
     uint64_t header = 0;
     for (int i = 7; i >= 0; i--) header = header << 8 | file->data[i];
     if (header > file->size - 8)
-        die("%s: its header should have %llu bytes, the file has %zu: damaged, not complete, "
-            "or not a "
-            "safetensors file",
+        die("%s: its header should have %llu bytes, the file has %zu: damaged, not "
+            "complete, or not a safetensors file",
             path, (unsigned long long)header, file->size);
     Json j = {file->data, 8 + (size_t)header, 8, path, true};
     char name[128];
@@ -1873,7 +1982,7 @@ static const SafeTensor *safetensors_row(const SafeTensors *file, const char *na
 }
 
 /* The numbers of a tensor, which belong to the file and may lie at any address; NULL if there
- * is none of that name.  A dtype other than the wanted one (NULL: any) ends the program.  */
+ * is none of that name.  A dtype other than the wanted one (NULL: any) ends the program. */
 const void *safetensors_find(const SafeTensors *file, const char *name, const char *dtype,
                              size_t *count, size_t shape[8], size_t *rank) {
     const SafeTensor *t = safetensors_row(file, name);
@@ -1887,7 +1996,7 @@ const void *safetensors_find(const SafeTensors *file, const char *name, const ch
 }
 
 /* A model without biases is written with biases of 0: the same function, and every reader of
- * GPT-2 models has all that it looks for.  */
+ * GPT-2 models has all that it looks for. */
 static void weights_write(const GPT *gpt, const char *path) {
     Config full = gpt->config;
     full.bias = true;
@@ -1930,8 +2039,8 @@ static void weights_write(const GPT *gpt, const char *path) {
 static void config_write(const Config *config, const char *path) {
     char *text = text_format(
         "{\n  \"architectures\": [\"GPT2LMHeadModel\"],\n  \"model_type\": \"gpt2\",\n"
-        "  \"vocab_size\": %zu,\n  \"n_positions\": %zu,\n  \"n_ctx\": %zu,\n  \"n_embd\": "
-        "%zu,\n"
+        "  \"vocab_size\": %zu,\n  \"n_positions\": %zu,\n  \"n_ctx\": %zu,\n  "
+        "\"n_embd\": %zu,\n"
         "  \"n_layer\": %zu,\n  \"n_head\": %zu,\n  \"n_inner\": null,\n"
         "  \"activation_function\": \"gelu_new\",\n  \"layer_norm_epsilon\": 1e-05,\n"
         "  \"initializer_range\": 0.02,\n  \"embd_pdrop\": %.9g,\n  \"attn_pdrop\": %.9g,\n"
@@ -1947,15 +2056,21 @@ static void config_write(const Config *config, const char *path) {
 
 /* NULL if a model can have this shape, else what is wrong, in memory that the caller frees. */
 char *config_problem(const Config *c) {
-    const struct { const char *name; size_t value, limit; } sizes[] = {
-        {"layers", c->layers, 1000}, {"heads", c->heads, 1000}, {"channels", c->channels, 1 << 16},
-        {"context", c->context, 1 << 20}, {"vocab", c->vocab, 1 << 24}};
+    const struct {
+        const char *name;
+        size_t value, limit;
+    } sizes[] = {{"layers", c->layers, 1000},
+                 {"heads", c->heads, 1000},
+                 {"channels", c->channels, 1 << 16},
+                 {"context", c->context, 1 << 20},
+                 {"vocab", c->vocab, 1 << 24}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (sizes[i].value < 1 || sizes[i].value > sizes[i].limit)
             return text_format("%s is %zu, it must be from 1 to %zu", sizes[i].name,
                                sizes[i].value, sizes[i].limit);
     if (c->channels % c->heads)
-        return text_format("channels (%zu) must be a multiple of heads (%zu)", c->channels, c->heads);
+        return text_format("channels (%zu) must be a multiple of heads (%zu)", c->channels,
+                           c->heads);
     if (!(c->dropout >= 0 && c->dropout < 1))
         return text_format("dropout is %g, it must be from 0 to below 1", (double)c->dropout);
     return NULL;
@@ -1984,11 +2099,13 @@ static Config config_read(const char *path) {
         } else if (!strcmp(key, "scale_attn_by_inverse_layer_idx")) {
             if (json_boolean(&j)) die("%s: %s must be false here", path, key);
         } else if (!strcmp(key, "layer_norm_epsilon")) {
-            if (fabs(json_number(&j) - LAYERNORM_EPS) > 1e-9) die("%s: %s must be 1e-5 here", path, key);
+            if (fabs(json_number(&j) - LAYERNORM_EPS) > 1e-9)
+                die("%s: %s must be 1e-5 here", path, key);
         } else if (!strcmp(key, "activation_function")) {
             json_string(&j, value, sizeof value);
             if (strcmp(value, "gelu_new") && strcmp(value, "gelu_pytorch_tanh"))
-                die("%s: activation_function is \"%s\", only gelu_new is known here", path, value);
+                die("%s: activation_function is \"%s\", only gelu_new is known here", path,
+                    value);
         } else json_skip(&j);
     }
     json_end(&j);
@@ -2057,9 +2174,9 @@ void model_write(const GPT *gpt, const Tokenizer *tokenizer, const char *folder)
 enum { DECODE_ROWS = 64 }; /* tokens of a prompt that go through the model together */
 
 typedef struct {
-    size_t length;         /* tokens seen, at most the context */
-    float *keys, *values;  /* (L,context,C) */
-    float *arena;          /* all of these; the rest is room for DECODE_ROWS tokens: */
+    size_t length;        /* tokens seen, at most the context */
+    float *keys, *values; /* (L,context,C) */
+    float *arena;         /* all of these; the rest is room for DECODE_ROWS tokens: */
     float *x, *norm, *attention, *branch; /* (rows,C) */
     float *qkv, *wide, *gelu;             /* (rows,3C), (rows,F), (rows,F) */
     float *mean, *rstd;                   /* (rows): the norms leave them, nobody needs them */
@@ -2074,7 +2191,9 @@ Cache *cache_create(const Config *config) { /* the caller calls cache_destroy */
     size_t C = config->channels, stored = config->layers * config->context * C;
     Cache *cache = memory_allocate(1, sizeof *cache);
     float *next = cache->arena = memory_allocate(cache_floats(config), sizeof(float));
-    struct { float **place; size_t count;
+    struct {
+        float **place;
+        size_t count;
     } parts[] = {{&cache->keys, stored},
                  {&cache->values, stored},
                  {&cache->x, DECODE_ROWS * C},
@@ -2100,7 +2219,7 @@ void cache_destroy(Cache *cache) {
 }
 
 /* The block of section 7 for `rows` new tokens: their keys and values go to the cache, and
- * their queries meet all that the cache holds.  */
+ * their queries meet all that the cache holds. */
 static void decode_block(const GPT *gpt, Cache *cache, size_t l, size_t rows) {
     size_t C = gpt->config.channels, H = gpt->config.heads, D = C / H, F = 4 * C;
     float *keys = cache->keys + l * gpt->config.context * C;
@@ -2208,12 +2327,13 @@ uint32_t token_sample(const float *logits, size_t V, const Sampling *s, double u
 
 /* Writes `count` tokens behind a prompt (at least one token) to a stream, each as soon as it is
  * drawn.  When the context is full, the model goes on with its later half: positions are
- * learned, so a window cannot slide, and has to be read again.  */
+ * learned, so a window cannot slide, and has to be read again. */
 void text_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
                    const uint32_t *prompt, size_t prompt_count, size_t count,
                    const Sampling *sampling, uint64_t seed, FILE *out) {
     size_t V = gpt->config.vocab, context = gpt->config.context, length = 0;
-    size_t known = tokenizer->vocab; /* a vocabulary padded to a round size has ids without text */
+    size_t known =
+        tokenizer->vocab; /* a vocabulary padded to a round size has ids without text */
     int32_t *tokens = memory_allocate(context, sizeof *tokens);
     float *logits = memory_allocate(V, sizeof *logits);
     Candidate *room = memory_allocate(V, sizeof *room);
@@ -2260,8 +2380,8 @@ typedef struct { /* every choice that the command line offers; section 12 has na
     const char *data[64]; /* up to the first NULL */
     double validation, test;
     size_t eval_every, eval_batches, patience, log_every, sample;
-    const char *out, *init, *model;
-    bool overwrite;
+    const char *out, *init, *model, *tokenizer;
+    bool overwrite, recompute;
     size_t seed, threads;
     int split;
     const char *prompt;
@@ -2272,7 +2392,7 @@ typedef struct { /* every choice that the command line offers; section 12 has na
 } Options;
 
 /* What the machine can do at best: FLOPs per second of a loop of multiply-adds on vectors that
- * never leave the registers, on all threads.  Takes some 20 ms.  */
+ * never leave the registers, on all threads.  Takes some 20 ms. */
 double peak_flops(void) {
     enum {
         CHAINS = 12,
@@ -2311,53 +2431,57 @@ static const char *bytes_text(double bytes) {
 }
 
 /* The table of tensors; those of the L blocks, which are alike, share a row. */
-void tensors_print(FILE *out, const GPT *gpt) {
+void tensors_print(FILE *out, const Config *config) {
+    Tensor *table = memory_allocate(tensor_rows(config), sizeof *table);
+    size_t parameters, rows = table_fill(config, table, &parameters);
     fprintf(out, "%-42s %-16s %6s %12s  %s\n", "tensor", "shape", "times", "parameters",
             "decays");
-    size_t L = gpt->config.layers;
-    for (int kind = 0; kind < KINDS; kind++) {
-        const Tensor *t = tensor_of(gpt, kind, 0);
-        size_t times = kind >= LN1_W && kind < LNF_W ? L : 1;
+    for (size_t i = 0; i < rows; i++) {
+        const Tensor *t = &table[i];
+        bool in_block = i >= LN1_W && i < rows - 2;
+        size_t times = in_block ? config->layers : 1;
         char shape[48];
-        if (!t->count) continue;
+        if (!t->count || (in_block && i >= LN1_W + BLOCK_KINDS)) continue;
         if (t->rank == 2) snprintf(shape, sizeof shape, "(%zu, %zu)", t->shape[0], t->shape[1]);
         else snprintf(shape, sizeof shape, "(%zu)", t->shape[0]);
         fprintf(out, "%-42s %-16s %6zu %12zu  %s\n", t->name, shape, times, times * t->count,
                 t->decay ? "yes" : "no");
     }
-    fprintf(out, "%-42s %-16s %6s %12zu\n", "all parameters", "", "", gpt->parameter_count);
+    fprintf(out, "%-42s %-16s %6s %12zu\n", "all parameters", "", "", parameters);
+    free(table);
 }
 
-/* Bytes and FLOPs of training with batches of micro_batch sequences at a time. */
-void budget_print(FILE *out, const GPT *gpt, size_t micro_batch, double tokens,
-                  double train_tokens) {
-    const Config *config = &gpt->config;
+/* Bytes and FLOPs of training on `tokens` tokens, micro_batch sequences at a time; `different`
+ * says how many of them the text has, 0 if not known.      [glossary: Chinchilla optimum] */
+void budget_print(FILE *out, const Config *config, size_t micro_batch, int keep, double tokens,
+                  double different) {
     size_t T = config->context;
-    double P = (double)gpt->parameter_count;
+    double P = (double)config_parameters(config);
     double weights = 4 * P, gradients = 4 * P, moments = 8 * P;
-    double activations = (double)activations_bytes(config, micro_batch, T, true);
-    Activations a = {.B = micro_batch, .T = T, .training = true, .kept = config->layers};
-    a.head_rows = head_rows_default(micro_batch * T, config->vocab);
+    double cache = 8.0 * (double)(config->layers * T * config->channels);
+    Activations a;
     ActivationRow rows[ACTIVATION_ROWS];
-    size_t n = activations_table(&a, config, rows);
+    size_t n = activations_plan(&a, config, micro_batch, T, keep, 0, rows);
+    double activations = 4.0 * (double)a.floats;
     fprintf(out, "\n%-42s %s for a micro-batch of %zu x %zu tokens\n", "activations",
             bytes_text(activations), micro_batch, T);
-    for (size_t i = 0; i < n; i++)
-        if (4.0 * (double)rows[i].count >=
-            0.02 * activations) /* the small ones would hide the others */
-            fprintf(out, "  %-40s %s\n", rows[i].name, bytes_text(4.0 * (double)rows[i].count));
-    fprintf(out,
-            "\nmemory: weights %s + gradients %s + Adam's two moments %s + activations %s = "
-            "%s\n",
-            bytes_text(weights), bytes_text(gradients), bytes_text(moments),
-            bytes_text(activations), bytes_text(weights + gradients + moments + activations));
+    for (size_t i = 0; i < n; i++) {
+        double bytes = 4.0 * (double)rows[i].count;
+        if (bytes < 0.02 * activations)
+            continue; /* the many small ones would hide the others */
+        fprintf(out, "  %-40s %s\n", rows[i].name, bytes_text(bytes));
+    }
+    fprintf(out, "\nmemory: weights %s + gradients %s + Adam's two moments %s",
+            bytes_text(weights), bytes_text(gradients), bytes_text(moments));
+    fprintf(out, " + activations %s = %s\n", bytes_text(activations),
+            bytes_text(weights + gradients + moments + activations));
     fprintf(out, "inference needs weights %s + KV cache %s only\n", bytes_text(weights),
-            bytes_text(8.0 * (double)(config->layers * T * config->channels)));
+            bytes_text(cache));
     fprintf(out, "compute: %.3g FLOPs a token, %.3g in all for %.3g tokens\n",
             flops_per_token(config, T), flops_per_token(config, T) * tokens, tokens);
     fprintf(out, "tokens per parameter: %.2f over the run", tokens / P);
-    if (train_tokens > 0) fprintf(out, ", %.3g of them different", train_tokens / P);
-    fprintf(out, "  (Chinchilla's optimum is about 20)\n");
+    if (different > 0) fprintf(out, ", %.3g of them different", different / P);
+    fprintf(out, " (Chinchilla's optimum is about 20)\n");
 }
 
 typedef struct {
@@ -2412,10 +2536,10 @@ typedef struct {
     float *dlosses;            /* (micro_batch,T) */
     FILE *log;
     char *best_folder;
-    double best_loss;          /* validation loss of the best model so far */
+    double best_loss, shown_loss; /* validation loss of the best model, and the latest one */
     size_t best_step, bad_evaluations; /* since the best one */
-    double peak;               /* FLOPs per second */
-    double start, shown;       /* clock: of the first step, of the last progress line */
+    double peak;                       /* FLOPs per second */
+    double start, shown;               /* clock: of the first step, of the last progress line */
     bool terminal, line_open;
 } Run;
 
@@ -2427,26 +2551,21 @@ static void interrupt(int signal_number) {
 }
 
 /* One step, but for the update: gradients of the whole batch, a micro-batch at a time.  Returns
- * the
- * mean loss.             [glossary: Batch and batch size, Micro-batch, Gradient accumulation]
- * Every token weighs 1/(tokens of the whole batch) in dlosses.  So the sum of the
- * micro-batches' gradients is the gradient of the batch, also when the last micro-batch is
- * smaller.  */
+ * the mean loss.         [glossary: Batch and batch size, Micro-batch, Gradient accumulation]
+ * Every token weighs 1/(tokens of the whole batch) in dlosses.  So the sum of the micro-batches'
+ * gradients is the gradient of the batch, also when the last micro-batch is smaller. */
 double batch_gradient(Run *run, uint64_t step) {
-    size_t batch = run->o->batch, T = run->source.T, V = run->gpt->config.vocab;
+    size_t batch = run->o->batch, T = run->source.T;
     uint64_t key =
         random_bits(random_bits(run->o->seed, RANDOM_DROPOUT), step) | 1; /* 0 means none */
     double sum = 0;
     for (size_t first = 0, B; first < batch; first += B) {
         B = batch - first < run->activations->B ? batch - first : run->activations->B;
         batch_read(&run->source, step, first, B, run->inputs, run->targets);
-        gpt_forward(run->gpt, run->activations, run->inputs, run->targets, B, T, key, first);
-        for (size_t i = 0; i < B * T; i++) {
-            assert((size_t)run->targets[i] < V);
-            sum += run->activations->losses[i];
-            run->dlosses[i] = 1.0f / (float)(batch * T);
-        }
-        gpt_backward(run->gpt, run->activations, run->inputs, run->targets, run->dlosses, B, T);
+        for (size_t i = 0; i < B * T; i++) run->dlosses[i] = 1.0f / (float)(batch * T);
+        gpt_forward_backward(run->gpt, run->activations, run->inputs, run->targets,
+                             run->dlosses, B, T, key, first);
+        for (size_t i = 0; i < B * T; i++) sum += run->activations->losses[i];
     }
     return sum / (double)(batch * T);
 }
@@ -2472,127 +2591,131 @@ static void progress_show(Run *run, uint64_t step, double loss, double norm, flo
             "%sstep %llu/%zu  epoch %.2f  loss %.4f  val %.4f  lr %.2e  norm %.3f  %.0f tok/s  "
             "%.0f%% of peak  %d:%02d left%s",
             run->terminal ? "\r" : "", (unsigned long long)step + 1, run->o->steps,
-            batch_epochs(&run->source, step + 1), loss, run->best_loss, lr, norm, rate,
+            batch_epochs(&run->source, step + 1), loss, run->shown_loss, lr, norm, rate,
             100 * rate * flops_per_token(&run->gpt->config, run->source.T) / run->peak,
             (int)(left / 60), (int)left % 60, run->terminal ? "\033[K" : "\n");
     run->line_open = run->terminal;
 }
 
-/* A row of log.csv.  val_loss is empty between evaluations. */
+/* A row of log.csv; what is not known stays empty. */
 static void log_row(Run *run, uint64_t step, double loss, const Evaluation *e, float lr,
                     double norm) {
     double elapsed = clock_seconds() - run->start;
     double tokens = (double)run->o->batch * (double)run->source.T * (double)step;
-    fprintf(run->log, "%llu,%.4f,%.0f,%.9g,", (unsigned long long)step,
-            batch_epochs(&run->source, step), tokens, loss);
-    if (e) fprintf(run->log, "%.9g,%.9g", e->loss, e->bits_per_byte);
-    else fputc(',', run->log);
-    fprintf(run->log, ",%.9g,%.9g,%.1f,%.3f\n", (double)lr, norm, tokens / (elapsed + 1e-9),
-            elapsed);
+    fprintf(run->log, "%llu,%.4f,%.0f,", (unsigned long long)step,
+            batch_epochs(&run->source, step), tokens);
+    if (step > 0) fprintf(run->log, "%.9g", loss);
+    if (e) fprintf(run->log, ",%.9g,%.9g", e->loss, e->bits_per_byte);
+    else fputs(",,", run->log);
+    if (step > 0)
+        fprintf(run->log, ",%.9g,%.9g,%.1f", (double)lr, norm, tokens / (elapsed + 1e-9));
+    else fputs(",,,", run->log);
+    fprintf(run->log, ",%.3f\n", elapsed);
     if (fflush(run->log) != 0)
         die("%s/log.csv: cannot write: %s", run->o->out, strerror(errno));
 }
 
-/* Shows what the model would write now. */
+/* Shows what the model would write now, from the first token of the text on. */
 static void sample_show(Run *run, size_t count) {
-    uint32_t *prompt;
     Sampling sampling = {0.8, 0, 1.0};
-    size_t n =
-        tokenizer_encode(run->tokenizer, (const unsigned char *)"\n", 1, "prompt", &prompt);
     fputs("--- sample: ", stderr);
-    text_generate(run->gpt, run->cache, run->tokenizer, prompt, n, count, &sampling,
+    text_generate(run->gpt, run->cache, run->tokenizer, run->corpus.tokens, 1, count, &sampling,
                   run->o->seed, stderr);
     fputs("\n---\n", stderr);
-    free(prompt);
 }
 
-/* Evaluates, keeps the last and the best model, shows a sample.  Returns false when it is time
- * to
- * stop early.                              [glossary: Early stopping, Convergence] */
+/* Loss on the validation part; notes whether the model is the best so far.  A model that has
+ * not learned anything here cannot be the best, unless --init brought it. */
+static Evaluation validation_run(Run *run, uint64_t step, bool *improved) {
+    Evaluation e = split_evaluate(run->gpt, run->activations, run->tokenizer,
+                                  &run->splits[SPLIT_VALIDATION],
+                                  run->o->eval_batches * run->activations->B);
+    *improved = e.loss < run->best_loss && (step > 0 || run->o->init);
+    if (*improved) {
+        run->best_loss = e.loss;
+        run->best_step = step;
+        run->bad_evaluations = 0;
+    } else if (step > 0) run->bad_evaluations++;
+    run->shown_loss = e.loss;
+    progress_close(run);
+    fprintf(stderr, "step %llu: validation loss %.4f, perplexity %.4g, %.3f bits per byte%s\n",
+            (unsigned long long)step, e.loss, exp(e.loss), e.bits_per_byte,
+            *improved ? " (best so far)" : "");
+    if (step == 0 && !run->o->init)
+        fprintf(stderr, "an untrained model should score ln V = ln %zu = %.4f\n",
+                run->gpt->config.vocab, log((double)run->gpt->config.vocab));
+    return e;
+}
+
+/* Evaluates, logs, keeps the last and the best model, shows a sample.  Returns false when it is
+ * time to stop.                         [glossary: Early stopping, Convergence] */
 static bool evaluation_run(Run *run, uint64_t step, double loss, float lr, double norm) {
     const Options *o = run->o;
-    bool improved = true;
-    if (run->splits[SPLIT_VALIDATION].count) {
-        size_t sequences = o->eval_batches * run->activations->B;
-        Evaluation e = split_evaluate(run->gpt, run->activations, run->tokenizer,
-                                      &run->splits[SPLIT_VALIDATION], sequences);
-        improved = e.loss < run->best_loss;
-        if (improved) {
-            run->best_loss = e.loss;
-            run->best_step = step;
-            run->bad_evaluations = 0;
-        } else run->bad_evaluations++;
-        progress_close(run);
-        fprintf(stderr,
-                "step %llu: validation loss %.4f, perplexity %.2f, %.3f bits per byte%s\n",
-                (unsigned long long)step, e.loss, exp(e.loss), e.bits_per_byte,
-                step == 0  ? ""
-                : improved ? " (best so far)"
-                           : "");
-        log_row(run, step, loss, &e, lr, norm);
-        if (step == 0)
-            fprintf(stderr, "an untrained model should score ln V = ln %zu = %.4f\n",
-                    run->gpt->config.vocab, log((double)run->gpt->config.vocab));
-        if (!isfinite(e.loss))
-            die("step %llu: the validation loss is not finite; %s keeps the last good "
-                "model",
-                (unsigned long long)step, o->out);
-    }
-    if (step == 0) return true;
-    model_write(run->gpt, run->tokenizer, o->out);
+    bool improved = step > 0, validated = run->splits[SPLIT_VALIDATION].count > 0;
+    Evaluation e = {0};
+    if (validated) e = validation_run(run, step, &improved);
+    log_row(run, step, loss, validated ? &e : NULL, lr, norm);
+    if (!isfinite(e.loss))
+        die("step %llu: the validation loss is not a finite number; %s keeps the last good "
+            "model",
+            (unsigned long long)step, o->out);
+    if (step > 0) model_write(run->gpt, run->tokenizer, o->out);
     if (improved) model_write(run->gpt, run->tokenizer, run->best_folder);
-    if (o->sample) sample_show(run, o->sample);
+    if (step > 0 && o->sample) sample_show(run, o->sample);
     return !(o->patience && run->bad_evaluations >= o->patience);
 }
 
+/* Says how a run ended. */
+static void run_report(const Run *run, uint64_t step, bool stopped_early) {
+    const Options *o = run->o;
+    if (interrupted)
+        fprintf(stderr,
+                "interrupted after step %llu; the model is saved. To train on from its "
+                "weights: ./train --init %s --out ANOTHER ...\n",
+                (unsigned long long)step, o->out);
+    else if (stopped_early)
+        fprintf(stderr, "stopped early: no better validation loss in %zu evaluations\n",
+                o->patience);
+    printf("%llu steps in %.1f s", (unsigned long long)step, clock_seconds() - run->start);
+    if (isfinite(run->best_loss))
+        printf(", best validation loss %.4f at step %zu", run->best_loss, run->best_step);
+    printf("\nthe last model is in %s, the best in %s\nlet it write: ./train generate --model "
+           "%s\n",
+           o->out, run->best_folder, run->best_folder);
+}
+
 /* The loop itself.  Ends after o->steps steps, on Ctrl-C, or when validation no longer
- * improves.  */
+ * improves. */
 void run_train(Run *run) {
     const Options *o = run->o;
     OptimizerOptions update = {(float)o->beta1, (float)o->beta2, (float)o->eps,
                                (float)o->weight_decay, (float)o->clip};
-    struct sigaction action = {.sa_handler = interrupt, .sa_flags = (int)SA_RESETHAND};
+    struct sigaction action = {.sa_handler = interrupt,
+                               .sa_flags = (int)SA_RESETHAND | SA_RESTART};
     sigaction(SIGINT, &action, NULL); /* a second Ctrl-C ends the program at once */
     sigaction(SIGTERM, &action, NULL);
     run->start = clock_seconds();
-    evaluation_run(run, 0, NAN, 0, NAN);
-    run->start = clock_seconds();
+    bool go_on = evaluation_run(run, 0, NAN, 0, NAN), saved = false;
     uint64_t step = 0;
-    bool go_on = true;
-    while (step < o->steps && go_on && !interrupted) {
+    while (step < o->steps && go_on && !(interrupted && saved)) {
         float lr = learning_rate(&run->schedule, step);
         double loss = batch_gradient(run, step);
         double norm = optimizer_step(run->gpt, run->optimizer, &update, lr);
         if (!isfinite(loss) || !isfinite(norm)) {
             progress_close(run);
-            die("step %llu: the loss is %g and the gradient's norm %g; stopped. %s keeps the "
-                "last good "
-                "model, if there was one; a lower --lr, more --warmup or --clip may help",
-                (unsigned long long)step + 1, loss, norm, o->out);
+            die("step %llu: the loss or the gradient is not a finite number; %s keeps the last "
+                "good model, if there was one; a lower --lr or --clip, or more --warmup may "
+                "help",
+                (unsigned long long)step + 1, o->out);
         }
         progress_show(run, step, loss, norm, lr);
         step++;
-        if (step % o->eval_every == 0 || step == o->steps || interrupted)
-            go_on = evaluation_run(run, step, loss, lr, norm);
+        saved = step % o->eval_every == 0 || step == o->steps || interrupted;
+        if (saved) go_on = evaluation_run(run, step, loss, lr, norm);
         else log_row(run, step, loss, NULL, lr, norm);
     }
     progress_close(run);
-    if (interrupted)
-        fprintf(stderr,
-                "interrupted after step %llu; the model is saved. To train on from its "
-                "weights: "
-                "./train --init %s --out ANOTHER ...\n",
-                (unsigned long long)step, o->out);
-    else if (!go_on)
-        fprintf(stderr, "stopped early: no better validation loss in %zu evaluations\n",
-                o->patience);
-    double seconds = clock_seconds() - run->start;
-    printf("%llu steps in %.1f s", (unsigned long long)step, seconds);
-    if (isfinite(run->best_loss))
-        printf(", best validation loss %.4f at step %zu", run->best_loss, run->best_step);
-    printf("\nthe last model is in %s, the best in %s; let it write: ./train generate --model "
-           "%s\n",
-           o->out, run->best_folder, run->best_folder);
+    run_report(run, step, !go_on);
 }
 
 /* =========================================================================================
@@ -2613,6 +2736,7 @@ static const struct {
 enum { COMMAND_ROWS = sizeof COMMANDS / sizeof *COMMANDS };
 
 /* A preset gives other defaults; options on the command line go before it. */
+enum { PRESET_NANO, PRESET_BABY, PRESET_GPT2 };
 static const char *const PRESET_NAMES[] = {"nano", "baby", "gpt2", NULL};
 static const struct Preset {
     size_t layers, heads, channels, context, batch, micro_batch, steps, warmup, eval_every;
@@ -2665,30 +2789,35 @@ static const struct OptionRow {
      "share of the text kept for validation", "Validation set"},
     {"test", "te", REAL, AT(test), 0, 0.9, NULL, NULL,
      "share of the text kept for the final test", "Test set"},
-    {"vocab", "ti", COUNT, AT(vocab), 0, 256, NULL, "0",
-     "0: the bytes that occur in the text; 256: all bytes", "Vocabulary"},
+    {"vocab", "ti", COUNT, AT(vocab), 0, 1 << 20, NULL, "0",
+     "0: the bytes that occur; 256: all bytes; more: BPE learned from the text", "Vocabulary"},
+    {"tokenizer", "t", TEXT, AT(tokenizer), 0, 0, NULL, NULL,
+     "folder with a vocab.json or merges.txt to use, such as GPT-2's", "Tokenization"},
     {"layers", "ti", COUNT, AT(layers), 1, 1000, NULL, "4", "blocks, L", "Transformer"},
     {"heads", "ti", COUNT, AT(heads), 1, 1000, NULL, "4",
      "attention heads, H; a divisor of channels", "Self-attention"},
-    {"channels", "ti", COUNT, AT(channels), 1, 65536, NULL, "128",
-     "width of the model, C", "Embedding"},
+    {"channels", "ti", COUNT, AT(channels), 1, 65536, NULL, "128", "width of the model, C",
+     "Embedding"},
     {"context", "ti", COUNT, AT(context), 1, 1048576, NULL, "64",
      "tokens that the model can look back on, T", "Self-attention"},
     {"no-bias", "ti", FLAG, AT(no_bias), 0, 0, NULL, NULL,
      "no biases in linear layers and norms", "Parameters (weights)"},
     {"dropout", "ti", REAL, AT(dropout), 0, 0.99, NULL, "0",
      "share of activations set to 0 while training", "Dropout"},
-    {"batch", "ti", COUNT, AT(batch), 1, 1048576, NULL, "12",
-     "sequences in a step, B", "Batch and batch size"},
+    {"batch", "ti", COUNT, AT(batch), 1, 1048576, NULL, "12", "sequences in a step, B",
+     "Batch and batch size"},
     {"micro-batch", "tei", COUNT, AT(micro_batch), 0, 1048576, NULL, "12",
      "sequences that go through the model together; 0: the batch", "Gradient accumulation"},
-    {"steps", "ti", COUNT, AT(steps), 1, 1e12, NULL, "2000",
-     "updates of the weights", "Iteration / step"},
+    {"recompute", "ti", FLAG, AT(recompute), 0, 0, NULL, NULL,
+     "keep less for the backward pass and compute it again: less memory, more time",
+     "Activation checkpointing (recomputation)"},
+    {"steps", "ti", COUNT, AT(steps), 1, 1e12, NULL, "2000", "updates of the weights",
+     "Iteration / step"},
     {"order", "t", CHOICE, AT(order), 0, 0, ORDER_NAMES, NULL,
      "epochs: each window once an epoch, shuffled; windows: at random", "Epoch"},
     {"lr", "t", REAL, AT(lr), 0, 1e9, NULL, "1e-3", "highest learning rate", "Learning rate"},
-    {"min-lr", "t", REAL, AT(min_lr), 0, 1e9, NULL, "lr/10",
-     "rate at the end of the schedule", "Cosine decay"},
+    {"min-lr", "t", REAL, AT(min_lr), 0, 1e9, NULL, "lr/10", "rate at the end of the schedule",
+     "Cosine decay"},
     {"schedule", "t", CHOICE, AT(schedule), 0, 0, SCHEDULE_NAMES, NULL,
      "how the rate moves from lr to min-lr", "Learning rate schedule"},
     {"warmup", "t", COUNT, AT(warmup), 0, 1e12, NULL, "100",
@@ -2697,13 +2826,13 @@ static const struct OptionRow {
      "last steps of the trapezoid, over which it falls", "Learning rate schedule"},
     {"weight-decay", "t", REAL, AT(weight_decay), 0, 1e3, NULL, NULL,
      "pull of matrices and embeddings towards 0", "Weight decay (L2 regularisation)"},
-    {"beta1", "t", REAL, AT(beta1), 0, 0.9999999, NULL, NULL,
-     "memory of Adam's mean gradient", "AdamW"},
-    {"beta2", "t", REAL, AT(beta2), 0, 0.9999999, NULL, "0.99",
-     "memory of Adam's mean square", "AdamW"},
+    {"beta1", "t", REAL, AT(beta1), 0, 0.9999999, NULL, NULL, "memory of Adam's mean gradient",
+     "AdamW"},
+    {"beta2", "t", REAL, AT(beta2), 0, 0.9999999, NULL, "0.99", "memory of Adam's mean square",
+     "AdamW"},
     {"eps", "t", REAL, AT(eps), 1e-30, 1, NULL, NULL, "keeps Adam's division finite", "AdamW"},
-    {"clip", "t", REAL, AT(clip), 0, 1e9, NULL, NULL,
-     "limit of the gradient's norm; 0: none", "Gradient clipping"},
+    {"clip", "t", REAL, AT(clip), 0, 1e9, NULL, NULL, "limit of the gradient's norm; 0: none",
+     "Gradient clipping"},
     {"eval-every", "t", COUNT, AT(eval_every), 1, 1e12, NULL, "250",
      "steps from one evaluation to the next; each saves the model", "Validation set"},
     {"eval-batches", "te", COUNT, AT(eval_batches), 0, 1e9, NULL, "20; eval: 0",
@@ -2714,18 +2843,18 @@ static const struct OptionRow {
      "steps from one progress line to the next (not on a terminal)", "Loss function"},
     {"sample", "t", COUNT, AT(sample), 0, 1e6, NULL, NULL,
      "tokens to write at each evaluation; 0: none", "Inference"},
-    {"out", "t", TEXT, AT(out), 0, 0, NULL, NULL,
-     "folder for the model and log.csv", "Checkpoint"},
+    {"out", "t", TEXT, AT(out), 0, 0, NULL, NULL, "folder for the model and log.csv",
+     "Checkpoint"},
     {"overwrite", "t", FLAG, AT(overwrite), 0, 0, NULL, NULL,
      "replace a model that --out already holds", "Checkpoint"},
     {"init", "t", TEXT, AT(init), 0, 0, NULL, "random weights",
      "start from the weights and the tokenizer of this folder", "Fine-tuning"},
-    {"model", "gei", TEXT, AT(model), 0, 0, NULL, NULL,
-     "folder of a trained model", "Checkpoint"},
-    {"split", "e", CHOICE, AT(split), 0, 0, SPLIT_NAMES, NULL,
-     "what to evaluate on", "Test set"},
-    {"prompt", "g", TEXT, AT(prompt), 0, 0, NULL, "a line feed",
-     "text to go on from", "Inference"},
+    {"model", "gei", TEXT, AT(model), 0, 0, NULL, NULL, "folder of a trained model",
+     "Checkpoint"},
+    {"split", "e", CHOICE, AT(split), 0, 0, SPLIT_NAMES, NULL, "what to evaluate on",
+     "Test set"},
+    {"prompt", "g", TEXT, AT(prompt), 0, 0, NULL, "a line feed", "text to go on from",
+     "Inference"},
     {"tokens", "g", COUNT, AT(tokens), 1, 1e9, NULL, NULL, "tokens to write", "Inference"},
     {"temperature", "g", REAL, AT(temperature), 0, 100, NULL, NULL,
      "below 1: safer, above 1: wilder; 0: always the likeliest", "Inference"},
@@ -2771,15 +2900,17 @@ static void help_print(void) {
         if (row->type == COUNT || row->type == REAL)
             printf("%17sfrom %.15g to %.15g\n", "", row->low, row->high);
     }
-    printf("\npresets (layers, heads, channels, context): nano 4, 4, 128, 64; baby 6, 6, 384, "
-           "256; "
-           "gpt2 12, 12,\n768, 1024\n");
+    printf("\npresets (layers, heads, channels, context): nano 4, 4, 128, 64; "
+           "baby 6, 6, 384, 256;\ngpt2 12, 12, 768, 1024\n");
 }
 
 /* Puts the text of one option into its field, or refuses it. */
 static void option_set(Options *o, const struct OptionRow *row, const char *text) {
     char *field = (char *)o + row->place, *end = NULL;
-    if (row->type == TEXT) { *(const char **)field = text; return; }
+    if (row->type == TEXT) {
+        *(const char **)field = text;
+        return;
+    }
     if (row->type == TEXTS) {
         size_t n = 0;
         while (o->data[n]) n++;
@@ -2790,7 +2921,10 @@ static void option_set(Options *o, const struct OptionRow *row, const char *text
     }
     if (row->type == CHOICE) {
         for (int c = 0; row->choices[c]; c++)
-            if (!strcmp(text, row->choices[c])) { *(int *)field = c; return; }
+            if (!strcmp(text, row->choices[c])) {
+                *(int *)field = c;
+                return;
+            }
         die_usage("--%s: '%s' is none of its values; see ./train --help", row->name, text);
     }
     bool whole = row->type == COUNT;
@@ -2815,14 +2949,14 @@ static void preset_apply(Options *o) {
 }
 
 /* Reads the command line into `o`, marks in `given` the options that were there, and returns
- * the letter of the command.  */
+ * the letter of the command. */
 static char options_read(Options *o, bool given[OPTION_ROWS], int argc, char **argv) {
     bool named = argc > 1 && argv[1][0] != '-';
     const char *name = named ? argv[1] : "train";
     size_t command = 0;
     while (command < COMMAND_ROWS && strcmp(name, COMMANDS[command].name)) command++;
     for (int i = 1; i < argc; i++)
-        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) { help_print(); exit(0); }
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return 'h';
     if (command == COMMAND_ROWS)
         die_usage("'%s' is no command: train, generate, eval or info; see ./train --help",
                   name);
@@ -2832,8 +2966,9 @@ static char options_read(Options *o, bool given[OPTION_ROWS], int argc, char **a
             size_t length = value ? (size_t)(value - option) : strlen(argv[i]) - 2, r = 0;
             if (strncmp(argv[i], "--", 2))
                 die_usage("'%s' is no option; see ./train --help", argv[i]);
-            while (r < OPTION_ROWS && (strncmp(OPTIONS[r].name, option, length) ||
-                                       OPTIONS[r].name[length])) r++;
+            while (r < OPTION_ROWS &&
+                   (strncmp(OPTIONS[r].name, option, length) || OPTIONS[r].name[length]))
+                r++;
             if (r == OPTION_ROWS) die_usage("'%s' is no option; see ./train --help", argv[i]);
             const struct OptionRow *row = &OPTIONS[r];
             if (!strchr(row->commands, COMMANDS[command].letter))
@@ -2845,7 +2980,9 @@ static char options_read(Options *o, bool given[OPTION_ROWS], int argc, char **a
                 continue;
             }
             value = value ? value + 1 : i + 1 < argc ? argv[++i] : NULL;
-            if (!value) die_usage("--%s needs a value", row->name);
+            if (!value || !*value) die_usage("--%s needs a value", row->name);
+            if (value == argv[i] && !strncmp(value, "--", 2))
+                die_usage("--%s needs a value; %s looks like an option", row->name, value);
             if ((pass == 0) == (row->place == offsetof(Options, preset)))
                 option_set(o, row, value);
         }
@@ -2868,7 +3005,8 @@ static void options_complete(Options *o, const bool given[OPTION_ROWS], char com
         o->micro_batch = o->batch;
     if (o->min_lr < 0) o->min_lr = o->lr / 10;
     if (!option_given(given, "warmup") && o->warmup > o->steps / 10) o->warmup = o->steps / 10;
-    if (!option_given(given, "cooldown")) o->cooldown = o->steps / 5;
+    if (!option_given(given, "cooldown"))
+        o->cooldown = o->steps / 5 < o->steps - o->warmup ? o->steps / 5 : o->steps - o->warmup;
 }
 
 /* Refuses combinations that cannot be meant. */
@@ -2885,14 +3023,18 @@ static void options_check(const Options *o, const bool given[OPTION_ROWS], char 
     if (o->min_lr > o->lr) die_usage("--min-lr %g is larger than --lr %g", o->min_lr, o->lr);
     if (o->warmup >= o->steps)
         die_usage("--warmup %zu leaves nothing of --steps %zu", o->warmup, o->steps);
+    if (o->schedule != SCHEDULE_TRAPEZOID && option_given(given, "cooldown"))
+        die_usage("--cooldown belongs to --schedule trapezoid");
     if (o->schedule == SCHEDULE_TRAPEZOID && o->warmup + o->cooldown > o->steps)
         die_usage("--warmup %zu and --cooldown %zu do not fit into --steps %zu", o->warmup,
                   o->cooldown, o->steps);
     if (o->validation + o->test > 0.9)
         die_usage("--validation %g and --test %g leave too little to train on", o->validation,
                   o->test);
-    if (o->vocab != 0 && o->vocab != 256)
-        die_usage("--vocab %zu: it must be 0 or 256", o->vocab);
+    if (o->vocab > 0 && o->vocab < 256)
+        die_usage("--vocab %zu: it must be 0, or 256 or more", o->vocab);
+    if (o->tokenizer && (o->init || option_given(given, "vocab")))
+        die_usage("--tokenizer excludes --vocab and --init: each brings a vocabulary");
     Config config = {o->layers, o->heads, o->channels, o->context, 1, true, (float)o->dropout};
     char *problem = config_problem(&config);
     if (problem) die_usage("%s", problem);
@@ -2923,9 +3065,8 @@ static void run_corpus(Run *run, const Bytes *text, size_t T) {
         fprintf(stderr, "%-12s %zu tokens\n", s->name, s->count);
         bool used = i == SPLIT_TRAIN || (i == SPLIT_VALIDATION && run->o->validation > 0);
         if (used && s->count < T + 1)
-            die("%s: its %s part has %zu tokens, but one window of context %zu needs %zu: a "
-                "longer text or a "
-                "smaller --context is needed",
+            die("%s: its %s part has %zu tokens, but one window of context %zu needs %zu: "
+                "take a longer text or a smaller --context",
                 name, s->name, s->count, T, T + 1);
     }
 }
@@ -2945,23 +3086,46 @@ static void run_destroy(Run *run) {
     free(run->best_folder);
 }
 
-/* A fresh model of the wanted shape, or the one to start from. */
-static void run_model(Run *run, const Bytes *text) {
-    const Options *o = run->o;
+/* The tokenizer that the options ask for: that of a model to start from, one that exists, or a
+ * new one, learned from the part of the text that is trained on. */
+static Tokenizer *run_tokenizer(const Options *o, const Bytes *text) {
+    if (o->init) return tokenizer_load(o->init);
+    if (o->tokenizer) return tokenizer_load(o->tokenizer);
+    if (o->vocab == 0) return tokenizer_create(text->data, text->size);
+    size_t learned_from = (size_t)((double)text->size * (1.0 - o->validation - o->test));
+    return o->vocab == 256 ? tokenizer_create(NULL, 0)
+                           : tokenizer_learn(text->data, learned_from, o->vocab, false);
+}
+
+/* The shape that the options ask for. */
+static Config run_config(const Options *o, size_t vocab) {
     if (o->init) {
-        run->gpt = model_read(o->init, true);
-        run->tokenizer = tokenizer_load(o->init);
-        if (run->tokenizer->vocab > run->gpt->config.vocab)
+        char *path = text_format("%s/config.json", o->init);
+        Config config = config_read(path);
+        free(path);
+        if (vocab > config.vocab)
             die("%s: its tokenizer has more tokens than its model", o->init);
-        run->gpt->config.dropout = (float)o->dropout;
-        return;
+        config.dropout = (float)o->dropout;
+        return config;
     }
-    run->tokenizer = tokenizer_create(o->vocab == 0 ? text->data : NULL, text->size);
-    Config config = {
-        o->layers,   o->heads,         o->channels, o->context, run->tokenizer->vocab,
-        !o->no_bias, (float)o->dropout};
-    run->gpt = gpt_create(&config, true);
-    gpt_initialize(run->gpt, o->seed);
+    return (Config){o->layers, o->heads,    o->channels,      o->context,
+                    vocab,     !o->no_bias, (float)o->dropout};
+}
+
+/* Memory of a run: all of it is allocated here. */
+static void run_allocate(Run *run, const Config *config) {
+    const Options *o = run->o;
+    size_t B = o->micro_batch, T = config->context;
+    run->gpt = o->init ? model_read(o->init, true) : gpt_create(config, true);
+    run->gpt->config.dropout = config->dropout;
+    if (!o->init) gpt_initialize(run->gpt, o->seed);
+    run->optimizer = optimizer_create(run->gpt->parameter_count);
+    run->activations =
+        activations_create(config, B, T, o->recompute ? KEEP_STREAM : KEEP_ALL, 0);
+    run->cache = cache_create(config);
+    run->inputs = memory_allocate(B * T, sizeof *run->inputs);
+    run->targets = memory_allocate(B * T, sizeof *run->targets);
+    run->dlosses = memory_allocate(B * T, sizeof *run->dlosses);
 }
 
 static void command_train(const Options *o) {
@@ -2971,35 +3135,29 @@ static void command_train(const Options *o) {
         die("%s: already holds a model; choose another --out, or say --overwrite", o->out);
     free(path);
     Bytes text = data_read(o);
-    run_model(&run, &text);
-    const size_t T = run.gpt->config.context, B = o->micro_batch;
-    fprintf(stderr, "%-12s %zu bytes, vocabulary %zu\n", "text", text.size,
-            run.tokenizer->vocab);
-    run_corpus(&run, &text, T);
+    run.tokenizer = run_tokenizer(o, &text);
+    Config config = run_config(o, run.tokenizer->vocab);
+    run_corpus(&run, &text, config.context);
     free(text.data);
-    tensors_print(stderr, run.gpt);
-    budget_print(stderr, run.gpt, B, (double)o->steps * (double)o->batch * (double)T,
+    tensors_print(stderr, &config);
+    budget_print(stderr, &config, o->micro_batch, o->recompute ? KEEP_STREAM : KEEP_ALL,
+                 (double)o->steps * (double)o->batch * (double)config.context,
                  (double)run.splits[SPLIT_TRAIN].count);
-    run.optimizer = optimizer_create(run.gpt->parameter_count);
-    run.activations = activations_create(&run.gpt->config, B, T, true, 0);
-    run.cache = cache_create(&run.gpt->config);
-    run.inputs = memory_allocate(B * T, sizeof *run.inputs);
-    run.targets = memory_allocate(B * T, sizeof *run.targets);
-    run.dlosses = memory_allocate(B * T, sizeof *run.dlosses);
-    run.source = (BatchSource){&run.splits[SPLIT_TRAIN], o->batch, T, o->order, o->seed, 0, 1};
+    run_allocate(&run, &config);
+    run.source = (BatchSource){
+        &run.splits[SPLIT_TRAIN], o->batch, config.context, o->order, o->seed, 0, 1};
     run.schedule = (Schedule){o->schedule, (float)o->lr, (float)o->min_lr,
                               o->warmup,   o->steps,     o->cooldown};
-    run.best_folder = text_format("%s/best", o->out);
     run.peak = peak_flops();
     fprintf(stderr, "%d threads, %.0f GFLOP/s at best\n\n", thread_count(), run.peak / 1e9);
+    run.best_folder = text_format("%s/best", o->out);
     folder_create(o->out);
     path = text_format("%s/log.csv", o->out);
     run.log = fopen(path, "w");
     if (!run.log) die("%s: cannot create: %s", path, strerror(errno));
     free(path);
-    fputs("step,epoch,tokens,loss,val_loss,val_bits_per_byte,lr,norm,tokens_per_second,"
-          "seconds\n",
-          run.log);
+    fprintf(run.log, "step,epoch,tokens,loss,val_loss,val_bits_per_byte,lr,norm,"
+                     "tokens_per_second,seconds\n");
     run_train(&run);
     run_destroy(&run);
 }
@@ -3020,7 +3178,6 @@ static void command_generate(const Options *o) {
     Sampling sampling = {o->temperature, o->top_k, o->top_p};
     size_t n = tokenizer_encode(run.tokenizer, (const unsigned char *)o->prompt,
                                 strlen(o->prompt), "--prompt", &prompt);
-    if (!n) die_usage("--prompt: it must not be empty");
     fputs(o->prompt, stdout);
     text_generate(run.gpt, run.cache, run.tokenizer, prompt, n, o->tokens, &sampling, o->seed,
                   stdout);
@@ -3040,57 +3197,87 @@ static void command_eval(const Options *o) {
     if (split->count < T + 1)
         die("the %s part has %zu tokens: too few for one window of %zu", split->name,
             split->count, T);
-    run.activations = activations_create(&run.gpt->config, o->micro_batch, T, false, 0);
+    run.activations = activations_create(&run.gpt->config, o->micro_batch, T, KEEP_NOTHING, 0);
     Evaluation e = split_evaluate(run.gpt, run.activations, run.tokenizer, split,
                                   o->eval_batches * o->micro_batch);
-    printf("%s: loss %.4f, perplexity %.3f, %.4f bits per byte, over %zu tokens\n", split->name,
+    printf("%s: loss %.4f, perplexity %.4g, %.4f bits per byte, over %zu tokens\n", split->name,
            e.loss, exp(e.loss), e.bits_per_byte, e.tokens);
     run_destroy(&run);
 }
 
 static void command_info(const Options *o) {
-    Run run = {.o = o};
-    if (o->model) run.gpt = model_read(o->model, false);
-    else {
-        size_t vocab = o->vocab ? o->vocab : o->preset == 2 ? 50257 : 256;
-        if (!o->vocab && o->data[0]) {
+    Config config;
+    if (o->model) {
+        GPT *gpt = model_read(o->model, false); /* so that a damaged file is noticed */
+        config = gpt->config;
+        gpt_destroy(gpt);
+    } else {
+        size_t vocab = o->vocab ? o->vocab : o->preset == PRESET_GPT2 ? 50257 : 256;
+        if (o->data[0] && !o->vocab) {
             Bytes text = data_read(o);
-            run.tokenizer = tokenizer_create(text.data, text.size);
-            vocab = run.tokenizer->vocab;
+            Tokenizer *tokenizer = tokenizer_create(text.data, text.size);
+            vocab = tokenizer->vocab;
+            tokenizer_destroy(tokenizer);
             free(text.data);
         }
-        Config config = {o->layers, o->heads,    o->channels,      o->context,
-                         vocab,     !o->no_bias, (float)o->dropout};
-        run.gpt = gpt_create(&config, false); /* zero pages: nothing is touched */
+        config = run_config(o, vocab);
     }
-    double tokens = (double)o->steps * (double)o->batch * (double)run.gpt->config.context;
-    tensors_print(stdout, run.gpt);
-    budget_print(stdout, run.gpt, o->micro_batch, tokens, 0);
-    printf("an untrained model's loss: ln V = ln %zu = %.4f\n", run.gpt->config.vocab,
-           log((double)run.gpt->config.vocab));
-    printf("Adam's moments for 70 billion parameters at 4 bytes: 2 x 70e9 x 4 B = %s\n",
-           bytes_text(2 * 70e9 * 4));
-    run_destroy(&run);
+    tensors_print(stdout, &config);
+    budget_print(stdout, &config, o->micro_batch, o->recompute ? KEEP_STREAM : KEEP_ALL,
+                 (double)o->steps * (double)o->batch * (double)config.context, 0);
+    printf("loss of an untrained model: ln V = ln %zu = %.4f\n", config.vocab,
+           log((double)config.vocab));
+    printf("Adam's moments of 70 billion parameters: 2 x 70e9 x 4 bytes = %s\n",
+           bytes_text(2 * 70e9 * 4)); /* [glossary: Optimizer state] */
+}
+
+/* A full disk behind stdout shows here at the latest. */
+static void output_check(void) {
+    if (fflush(stdout) != 0 || ferror(stdout))
+        die("cannot write the output: %s", strerror(errno));
+}
+
+/* After each kernel the threads wait for the slowest.  gcc's OpenMP lets them spin meanwhile,
+ * for longer than the system lets a thread run: if any other program takes one of the cores,
+ * all others spin for nothing until it gives it back, hundreds of times in a step.  60 steps of
+ * the smallest preset beside one busy program took 79 s, and 2.3 s when threads went to sleep
+ * after a short spin.  The library reads the setting once, before main, so the program starts
+ * itself again with it. */
+static void threads_patience(char **argv) {
+#ifdef _OPENMP
+    if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return; /* the user's, or ours */
+    if (setenv("GOMP_SPINCOUNT", "1000", 0) == 0) execv("/proc/self/exe", argv);
+#endif
+    (void)argv; /* where there is no /proc, it goes on with long spins */
+}
+
+static void threads_set(size_t threads) { /* 0: as many as there are cores */
+#ifdef _OPENMP
+    if (threads) omp_set_num_threads((int)threads);
+#else
+    if (threads > 1) die_usage("--threads: this program was built without OpenMP");
+#endif
 }
 
 int main(int argc, char **argv) {
     program_name = "train";
+    threads_patience(argv);
     Options options = DEFAULTS;
     bool given[OPTION_ROWS] = {false};
     char command = options_read(&options, given, argc, argv);
-    options_complete(&options, given, command);
-    options_check(&options, given, command);
-#ifdef _OPENMP
-    if (options.threads) omp_set_num_threads((int)options.threads);
-#endif
-    switch (command) {
-        case 't': command_train(&options); break;
-        case 'g': command_generate(&options); break;
-        case 'e': command_eval(&options); break;
-        case 'i': command_info(&options); break;
+    if (command != 'h') {
+        options_complete(&options, given, command);
+        options_check(&options, given, command);
     }
-    if (fflush(stdout) != 0 || ferror(stdout))
-        die("cannot write the output: %s", strerror(errno));
+    threads_set(options.threads);
+    switch (command) {
+    case 'h': help_print(); break;
+    case 't': command_train(&options); break;
+    case 'g': command_generate(&options); break;
+    case 'e': command_eval(&options); break;
+    case 'i': command_info(&options); break;
+    }
+    output_check();
     return 0;
 }
 #endif /* TRAIN_NO_MAIN */
