@@ -13,7 +13,7 @@ mostly a claim in an ```expect block.  Three things are checked:
     number, because times and losses differ between machines; `...` stands for lines left out.
   - Every line of the ```expect block: `holds EXPRESSION` must be true; any other line must be
     found in what was printed, after the place where the line before it was found.  In it,
-    {name} stands for a number, and the expressions may use that name.
+    {name} stands for a number, and the expressions may use that name; {_} is any number.
 
 Blanks count as one blank everywhere.  The first block of the document, before the first entry,
 makes the model that some entries use; it is always run.  Needs a built ./train and ./tokenizer
@@ -60,7 +60,8 @@ def line_pattern(line):
 
 def expect_pattern(line):
     parts = re.split(r"\{(\w+)\}", " ".join(line.split()))
-    text = "".join(f"(?P<{part}>{NUMBER})" if i % 2 else re.escape(part).replace(r"\ ", r"\s+")
+    text = "".join(re.escape(part).replace(r"\ ", r"\s+") if i % 2 == 0 else
+                   NUMBER if part == "_" else f"(?P<{part}>{NUMBER})"
                    for i, part in enumerate(parts))
     return re.compile(text)
 

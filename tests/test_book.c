@@ -375,7 +375,7 @@ static void check_command(const Doc *doc, const char *command) {
     for (const char *call = train ? train : tokenizer; call && program;) {
         const char *word = strchr(call, ' ') + 1, *end = call + strcspn(call, "|&\n;");
         char letter = 't';
-        if (*word != '-') {
+        if (*word != '-' && *word != '$') {
             char *name = text_copy(word, strcspn(word, " \n|&;"));
             char *row = text_format("'%c', \"%s\", ", name[0], name);
             char *known = text_format("\"%s\"", name);
@@ -723,7 +723,7 @@ static void compute_kernels(void) {
         gelu_backward(dx, dy, x, 3);
         for (int i = 0; i < 3; i++) {
             double u = sqrt(2 / 3.141592653589793) * (x[i] + 0.044715 * x[i] * x[i] * x[i]);
-            gate[i] = gelu_gate(x[i]);
+            gate[i] = 1 / (1 + gelu_exponential(x[i]));
             tanh_form[i] = (float)(x[i] / 2 * (1 + tanh(u)));
         }
         NUMBERS("gelu.gate", gate);
@@ -813,6 +813,12 @@ static double spike_run(double clip, double factor) {
     return loss;
 }
 
+static double spike_norm(void) { /* the length of the first gradient */
+    float w[100];
+    for (int i = 0; i < 100; i++) w[i] = random_normal(1, (uint64_t)i);
+    return gradient_norm(w, 100);
+}
+
 static void compute_optimizer(void) {
     { /* schedules: lr 1, min_lr 0.1, 2 steps of warmup, 12 in all, 4 of cooldown */
         static const char *const NAMES[] = {"schedule.constant", "schedule.linear",
@@ -827,7 +833,8 @@ static void compute_optimizer(void) {
         const float gradients[] = {1, 0.5f, -1};
         float w = 1, m = 0, v = 0, ws[3], ms[3], vs[3], m_hat[3], v_hat[3];
         for (int i = 0; i < 3; i++) {
-            adamw_update(&w, &m, &v, &gradients[i], 1, 0.01f, 0.9f, 0.99f, 1e-8f, 0.1f, 1.0f,
+            float gradient = gradients[i]; /* the update clears it */
+            adamw_update(&w, &m, &v, &gradient, 1, 0.01f, 0.9f, 0.99f, 1e-8f, 0.1f, 1.0f,
                          (uint64_t)i + 1);
             ws[i] = w, ms[i] = m, vs[i] = v;
             m_hat[i] = (float)(m / (1 - pow(0.9, i + 1)));
@@ -841,7 +848,7 @@ static void compute_optimizer(void) {
     }
     { /* without the corrections: the same function with a step so late that they are 1 */
         float w = 1, m = 0, v = 0, g = 1;
-        adamw_update(&w, &m, &v, &g, 1, 0.01f, 0.9f, 0.99f, 1e-8f, 0, 1.0f, 1000000);
+        adamw_update(&w, &m, &v, &g, 1, 0.01f, 0.9f, 0.999f, 1e-8f, 0, 1.0f, 1000000);
         number_one("adamw.uncorrected_first_step", 1 - w);
     }
     { /* decay apart from the gradient, and through it: two weights of 1, gradients 10 and 0.1 */
@@ -861,9 +868,10 @@ static void compute_optimizer(void) {
         const float g[] = {3, 4};
         double norm = gradient_norm(g, 2), clipped[] = {g[0] / norm, g[1] / norm};
         number_one("clip.norm", norm);
+        number_one("clip.first_norm", spike_norm());
         number("clip.clipped", clipped, 2);
-        number_one("clip.no_spike", spike_run(1, 1));
-        number_one("clip.spike_clipped", spike_run(1, 1000));
+        number_one("clip.no_spike", spike_run(20, 1));
+        number_one("clip.spike_clipped", spike_run(20, 1000));
         number_one("clip.spike_unclipped", spike_run(0, 1000));
     }
 }
@@ -959,7 +967,7 @@ static void see_gradients(void) {
     int32_t inputs[B * T], targets[B * T];
     batch_read(&source, 0, 0, B, inputs, targets);
     GPT *gpt = small_model(2);
-    Activations *a = activations_create(&gpt->config, B, T, true, 0);
+    Activations *a = activations_create(&gpt->config, B, T, KEEP_ALL, 0);
     size_t P = gpt->parameter_count;
     for (size_t i = 0; i < P; i++) gpt->weights[i] *= 3; /* away from the flat start */
 
@@ -1032,7 +1040,7 @@ static void see_kernels(void) {
         int32_t inputs[B * T], targets[B * T];
         batch_read(&source, 0, 0, B, inputs, targets);
         GPT *gpt = small_model(12);
-        Activations *a = activations_create(&gpt->config, B, T, true, 0);
+        Activations *a = activations_create(&gpt->config, B, T, KEEP_ALL, 0);
         batch_loss(gpt, a, inputs, targets, B, T, B * T, true);
         double norms[12];
         for (size_t l = 12; l-- > 0;) { /* the walk of gpt_backward_hidden, stopped at each block */
@@ -1103,7 +1111,7 @@ static void see_kernels(void) {
               "clipping: a gradient of norm %.0f reaches Adam with norm %.6f", norm, reached);
         optimizer_destroy(optimizer);
         gpt_destroy(gpt);
-        double with = spike_run(1, 1000), without = spike_run(0, 1000);
+        double with = spike_run(20, 1000), without = spike_run(0, 1000);
         check(with < without / 2,
               "clipping: one gradient 1000 times too long at step 20 of 80: loss %.4f with clipping, "
               "%.4f without", with, without);
