@@ -103,8 +103,8 @@ int thread_count(void) {
  * repeatable on any number of threads, and what lets dropout draw its mask again in the
  * backward pass.  The function is SplitMix64's: the index-th value of the sequence that starts
  * at `key` (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators", section
- * 3).  Keys nest: random_bits(random_bits(seed, step), layer) is a key for that step and layer.
- * */
+ * 3).  Keys nest: random_bits(random_bits(seed, step), layer) is a key for that step and
+ * layer. */
 static inline uint64_t random_bits(uint64_t key, uint64_t index) {
     uint64_t z = key + (index + 1) * 0x9E3779B97F4A7C15u;
     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
@@ -273,8 +273,8 @@ static size_t window_start(const BatchSource *source, uint64_t step, size_t i) {
 }
 
 /* Inputs (count,T) and targets (count,T): `count` sequences of this rank from its first-th on.
- * Targets are the inputs shifted by one.  [glossary: Next-token prediction, Self-supervised
- * learning] */
+ * Targets are the inputs shifted by one.
+ * [glossary: Next-token prediction, Self-supervised learning] */
 void batch_read(const BatchSource *source, uint64_t step, size_t first, size_t count,
                 int32_t *inputs, int32_t *targets) {
     size_t T = source->T, mine = source->rank * (source->batch / source->world);
@@ -295,19 +295,6 @@ double batch_epochs(const BatchSource *source, uint64_t steps) {
            (double)(source->split->count - 1);
 }
 
-/* A view of a matrix: element (i, j) is at[i*row + j*column].  Its transpose is the same view
- * with the two strides exchanged, so that no kernel needs a second version for transposed
- * inputs. */
-typedef struct {
-    const float *at;
-    size_t row, column;
-} Matrix;
-
-/* Section 5: result (M,N), rows `pitch` floats apart, set to A (M,K) times B (K,N) plus bias
- * (N, or NULL), or, with `add`, increased by A times B. */
-void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
-                    size_t M, size_t N, size_t K, bool add);
-
 /* =========================================================================================
  * 4. Kernels
  *
@@ -324,7 +311,7 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
  *   - No kernel allocates, prints, or keeps anything between calls.
  *   - Threads divide the *outputs*: an output element is computed by one thread, in an order
  *     that does not depend on how many there are.  So neither does any result, to the last bit.
- *     [glossary: Forward pass, Backpropagation]
+ *     [glossary: Forward pass, Backpropagation (backward pass)]
  * ====================================================================================== */
 
 /* A sum of floats taken one after another cannot be vectorised: the compiler may not change
@@ -355,6 +342,9 @@ static inline float dot_product(const float *a, const float *b, size_t N) {
 static inline void scaled_add(float *y, float factor, const float *x, size_t N) {
     for (size_t i = 0; i < N; i++) y[i] += factor * x[i];
 }
+
+/* Loops over fewer elements than this stay on one thread: waking the others costs more. */
+enum { PARALLEL_ELEMENTS = 16384 };
 
 /* e^x with a relative error near 1e-7 for x in [-86, 88]; beyond, the value at the border; NaN
  * stays NaN.  libm's expf is as exact but is called for one number at a time; this is
@@ -387,6 +377,19 @@ static inline float exponential(float x) {
     return x != x ? x : e;
 }
 
+/* A view of a matrix: element (i, j) is at[i*row + j*column].  Its transpose is the same view
+ * with the two strides exchanged, so that no kernel needs a second version for transposed
+ * inputs. */
+typedef struct {
+    const float *at;
+    size_t row, column;
+} Matrix;
+
+/* Section 5: result (M,N), rows `pitch` floats apart, set to A (M,K) times B (K,N) plus bias
+ * (N, or NULL), or, with `add`, increased by A times B. */
+void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
+                    size_t M, size_t N, size_t K, bool add);
+
 /* --- Embedding --------------------------------------- [glossary: Embedding] ---------------
  * A token is a number with no meaning; its row of wte is what the model knows of it, and the
  * row of wpe what it knows of the place.
@@ -399,7 +402,7 @@ static inline float exponential(float x) {
  * would race, so they divide the channels. */
 void embedding_forward(float *x, const int32_t *tokens, const float *wte, const float *wpe,
                        size_t B, size_t T, size_t C) {
-    #pragma omp parallel for
+    #pragma omp parallel for if (B * T * C > PARALLEL_ELEMENTS)
     for (size_t bt = 0; bt < B * T; bt++) {
         const float *token = wte + (size_t)tokens[bt] * C, *place = wpe + bt % T * C;
         for (size_t c = 0; c < C; c++) x[bt * C + c] = token[c] + place[c];
@@ -430,16 +433,16 @@ void embedding_backward(float *dwte, float *dwpe, const float *dx, const int32_t
  *   dx += rstd (g - mean(g) - z mean(g z))      dweight += dy z      dbias += dy
  * The first term alone would be right if mean and rstd were constants.  Adding a constant to x
  * changes nothing, so dx must have mean 0: the second term.  Stretching x - mean changes
- * nothing, so dx must have no component along z: the third.  (doc/derivations.md has the
- * steps.) Shapes: x, y (N,C); mean, rstd (N), saved; weight, bias (C).  Cost: some 8 N C FLOPs
- * forward.  Pitfall: the variance from mean(x^2) - mean^2 loses every digit when the mean is
- * large; so the mean is taken off first, in a second pass over a row that is still in the
- * cache. */
+ * nothing, so dx must have no component along z: the third. (doc/derivations.md has the steps.)
+ * Shapes: x, y (N,C); mean, rstd (N), saved; weight, bias (C).
+ * Cost: some 8 N C FLOPs forward.
+ * Pitfall: the variance from mean(x^2) - mean^2 loses every digit when the mean is large; so
+ * the mean is taken off first, in a second pass over a row that is still in the cache. */
 static const float LAYERNORM_EPS = 1e-5f;
 
 void layernorm_forward(float *y, float *mean, float *rstd, const float *x, const float *weight,
                        const float *bias, size_t N, size_t C) {
-    #pragma omp parallel for
+    #pragma omp parallel for if (N * C > PARALLEL_ELEMENTS)
     for (size_t n = 0; n < N; n++) {
         const float *x_n = x + n * C;
         float *y_n = y + n * C;
@@ -543,13 +546,13 @@ void matmul_backward(float *dx /* sets; NULL: not wanted */, float *dweight, flo
 
 /* --- Dropout ----------------------------------------- [glossary: Dropout] ------------------
  * While training, sets each element to 0 with probability `rate` and divides the others by 1 -
- * rate, so that the expected value stays (Srivastava et al.  2014).  No channel can then rely
- * on another one being there.
+ * rate, so that the expected value stays (Srivastava et al. 2014).  No channel can then rely on
+ * another one being there.
  *   y_i = x_i keep_i / (1 - rate)            dx_i = dy_i keep_i / (1 - rate)
  * keep_i is not stored: it is drawn again in the backward pass from (key, number of the
- * element). `first` is the number of element 0, so that a micro-batch draws what its sequences
- * would have drawn inside the whole batch.  Pitfall: generation and evaluation must run without
- * it (rate 0). */
+ * element).  `first` is the number of element 0, so that a micro-batch draws what its sequences
+ * would have drawn inside the whole batch.
+ * Pitfall: generation and evaluation must run without it (rate 0). */
 typedef struct {
     float rate;     /* share of elements set to 0, in [0, 1); 0 switches dropout off */
     uint64_t key;   /* of the seed, the step and the place in the model */
@@ -575,7 +578,7 @@ void dropout_backward(float *dx /* sets; may be dy */, const float *dy, size_t N
 /* --- Causal self-attention --------------------------- [glossary: Self-attention] -----------
  * The one place where tokens look at each other.  Every place t asks with its query q, every
  * place s <= t answers with its key k, and what t receives is the mean of the values v weighted
- * by how well they match (Vaswani et al.  2017, arXiv:1706.03762, eq.  1).  For one head, D =
+ * by how well they match (Vaswani et al. 2017, arXiv:1706.03762, eq. 1).  For one head, D =
  * C/H:
  *   S[t,s] = q[t].k[s] / sqrt(D)     P[t,s] = exp(S[t,s]) / sum over s' <= t of exp(S[t,s'])
  *   y[t] = sum over s <= t of P[t,s] v[s]
@@ -598,9 +601,10 @@ void dropout_backward(float *dx /* sets; may be dy */, const float *dy, size_t N
  * Dropout multiplies P by a factor f in y and dP by the same f; dy.y remains the sum.
  *
  * Shapes: qkv (B,T,3C), a row holds q, k, v with head h at channels h*D..; y (B,T,C); lse
- * (B,H,T), saved.  Cost: 2 T C FLOPs a token forward (half of 4 T C, for s <= t), 5/2 of it
- * backward.  Pitfall: exp(S) overflows from S = 89 on; the maximum is taken off first.  Looking
- * at s > t would show the model the very token that it is asked to predict.  These two are the
+ * (B,H,T), saved.
+ * Cost: 2 T C FLOPs a token forward (half of 4 T C, for s <= t), 5/2 of it backward.
+ * Pitfall: exp(S) overflows from S = 89 on; the maximum is taken off first.  Looking at s > t
+ * would show the model the very token that it is asked to predict.  These two are the
  * definition; the model calls attention_forward and attention_backward of section 5, which do
  * the same for many queries and keys at a time. */
 void attention_forward_plain(float *y, float *lse, const float *qkv, size_t B, size_t T,
@@ -669,11 +673,12 @@ void attention_backward_plain(float *dqkv /* sets */, const float *dy, const flo
  * section 2):
  *   y = x/2 (1 + tanh(u)),    u = sqrt(2/pi) (x + 0.044715 x^3)
  * With e = exp(-2u) and s = 1/(1 + e) it is y = x s, because (1 + tanh u)/2 = s: one
- * exponential instead of a tanh.  Backward, by the product rule and ds/du = 2 s (1 - s), where
- * 1 - s = e s:
+ * exponential instead of a tanh.
+ * Backward, by the product rule and ds/du = 2 s (1 - s), where 1 - s = e s:
  *   dx = dy (s + x 2 s (e s) du/dx),    du/dx = sqrt(2/pi) (1 + 3 * 0.044715 x^2)
- * x, y (N).  Cost: some 20 FLOPs an element.
- * Pitfalls: the backward pass needs x, not y; y cannot be undone (it falls, then rises).  1 - s
+ * x, y (N).
+ * Cost: some 20 FLOPs an element.
+ * Pitfalls: the backward pass needs x, not y; y cannot be undone (it falls, then rises). 1 - s
  * computed as it stands has no digits left where s is near 1. */
 static const float SQRT_2_OVER_PI = 0.797884561f;
 
@@ -682,7 +687,7 @@ static inline float gelu_exponential(float x) { /* e above */
 }
 
 void gelu_forward(float *y, const float *x, size_t N) {
-    #pragma omp parallel for
+    #pragma omp parallel for if (N > PARALLEL_ELEMENTS)
     for (size_t i = 0; i < N; i++) y[i] = x[i] / (1.0f + gelu_exponential(x[i]));
 }
 
@@ -702,7 +707,7 @@ void gelu_backward(float *dx /* sets; may be dy */, const float *dy, const float
  * blocks there are, the loss's gradient also reaches the embedding along a path without
  * a single multiplication. */
 void residual_forward(float *y, const float *x, const float *branch, size_t N) {
-    #pragma omp parallel for
+    #pragma omp parallel for if (N > PARALLEL_ELEMENTS)
     for (size_t i = 0; i < N; i++) y[i] = x[i] + branch[i];
 }
 
@@ -739,13 +744,14 @@ void unembedding_backward(float *dx /* sets */, float *dwte, const float *dlogit
  * Backward, for a weight dloss on this place: d lse / d logit[v] = p[v], so
  *   dlogit[v] = dloss (p[v] - (v is the target))
  * The gradient is what the model said minus what was true: never more than 1, and not small as
- * long as the model is confidently wrong.  Shapes: logits (N,V); targets, losses, lse (N), lse
- * saved.  A target below 0 asks for no prediction: loss 0 and gradient 0.  Cost: an exponential
- * for each logit, in each direction.  Pitfall: log(softmax) computed in two steps overflows, or
- * takes the logarithm of 0.  And lse is one float: where it is near 500 its last bit is 3e-5,
- * which is nothing beside lse, but much beside a loss or as an error in an exponent.  So the
- * loss is not taken from it, and the backward pass divides by the sum of its own row, which
- * takes out the error that all share. */
+ * long as the model is confidently wrong.
+ * Shapes: logits (N,V); targets, losses, lse (N), lse saved.  A target below 0 asks for no
+ * prediction: loss 0 and gradient 0.
+ * Cost: an exponential for each logit, in each direction.
+ * Pitfall: log(softmax) computed in two steps overflows, or takes the logarithm of 0.  And lse
+ * is one float: where it is near 500 its last bit is 3e-5, which is nothing beside lse, but
+ * much beside a loss or as an error in an exponent.  So the loss is not taken from it, and the
+ * backward pass divides by the sum of its own row, which takes out the error that all share. */
 void cross_entropy_forward(float *losses, float *lse, const float *logits,
                            const int32_t *targets, size_t N, size_t V) {
     #pragma omp parallel for
@@ -790,9 +796,8 @@ void cross_entropy_backward(float *dlogits /* sets; may be logits */, const floa
  * side by side.
  * ====================================================================================== */
 
-/* result (M,N), rows `pitch` floats apart:  result[m,n] = bias[n] + sum over k of A[m,k]
- * B[k,n], or, with `add`, result[m,n] += that sum.  A is (M,K), B is (K,N), bias (N) or NULL.
- * */
+/* result (M,N), rows `pitch` floats apart: result[m,n] = bias[n] + sum over k of A[m,k] B[k,n],
+ * or, with `add`, result[m,n] += that sum.  A is (M,K), B is (K,N), bias (N) or NULL. */
 void matrix_product_plain(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
                           size_t M, size_t N, size_t K, bool add) {
     for (size_t m = 0; m < M; m++)
@@ -922,20 +927,8 @@ static void panel_multiply(float *result, size_t pitch, Matrix A, const float *p
             tile_multiply(r, to, pitch, from, panel, panel_pitch, bias, columns, depth, add);  \
         break
         switch (rows) {
-            TILE(14);
-            TILE(13);
-            TILE(12);
-            TILE(11);
-            TILE(10);
-            TILE(9);
-            TILE(8);
-            TILE(7);
-            TILE(6);
-            TILE(5);
-            TILE(4);
-            TILE(3);
-            TILE(2);
-            TILE(1);
+            TILE(14); TILE(13); TILE(12); TILE(11); TILE(10); TILE(9); TILE(8);
+            TILE(7); TILE(6); TILE(5); TILE(4); TILE(3); TILE(2); TILE(1);
         }
 #undef TILE
     }
@@ -957,11 +950,57 @@ static void panel_pack(float *panel, Matrix B, size_t k0, size_t depth, size_t n
                 panel[i * TILE_COLUMNS + n] = n < columns ? b[i * B.row + n * B.column] : 0;
 }
 
+/* With few rows, as when a model writes, a number of B is used once or twice: packing it would
+ * move it more often than that.  So B is read where it lies, row by row.  Each element is
+ * summed in the order of the tiles, so that a model that writes computes the very bits that it
+ * was trained with. */
+enum { FEW_ROWS = 4, FEW_COLUMNS = 256 };
+
+static void product_few_rows(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
+                             size_t M, size_t N, size_t K, bool add) {
+    #pragma omp parallel for if (2.0 * (double)M * (double)N * (double)K > PARALLEL_FLOPS)
+    for (size_t n0 = 0; n0 < N; n0 += FEW_COLUMNS) {
+        size_t columns = N - n0 < FEW_COLUMNS ? N - n0 : FEW_COLUMNS;
+        float sum[FEW_ROWS][FEW_COLUMNS], panel[DEPTH * TILE_COLUMNS],
+            turned[TILE_ROWS * TILE_COLUMNS];
+        for (size_t k0 = 0; k0 < K; k0 += DEPTH) {
+            size_t depth = K - k0 < DEPTH ? K - k0 : DEPTH;
+            const float *b = B.at + k0 * B.row + n0 * B.column;
+            memset(sum, 0, sizeof sum);
+            if (B.column == 1)
+                for (size_t k = 0; k < depth; k++)
+                    for (size_t m = 0; m < M; m++)
+                        scaled_add(sum[m], A.at[m * A.row + (k0 + k) * A.column], b + k * B.row,
+                                   columns);
+            else { /* B lies transposed: its columns are rows in memory, A becomes the panel */
+                panel_pack(panel, (Matrix){A.at, A.column, A.row}, k0, depth, 0, M);
+                for (size_t n = 0; n < columns; n += TILE_ROWS) {
+                    size_t rows = columns - n < TILE_ROWS ? columns - n : TILE_ROWS;
+                    panel_multiply(turned, TILE_COLUMNS,
+                                   (Matrix){b + n * B.column, B.column, B.row}, panel,
+                                   TILE_COLUMNS, NULL, rows, TILE_COLUMNS, depth, false);
+                    for (size_t i = 0; i < rows * M; i++)
+                        sum[i % M][n + i / M] = turned[i / M * TILE_COLUMNS + i % M];
+                }
+            }
+            for (size_t m = 0; m < M; m++)
+                for (size_t n = 0; n < columns; n++) {
+                    float *to = result + m * pitch + n0 + n;
+                    *to = (add || k0 > 0 ? *to : bias ? bias[n0 + n] : 0) + sum[m][n];
+                }
+        }
+    }
+}
+
 /* The contract of matrix_product_plain.  A block of the result is one task for one thread. */
 void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
                     size_t M, size_t N, size_t K, bool add) {
     static _Thread_local float storage[PANELS * DEPTH * TILE_COLUMNS]
         __attribute__((aligned(64)));
+    if (M <= FEW_ROWS) {
+        product_few_rows(result, pitch, A, B, bias, M, N, K, add);
+        return;
+    }
     float *packed = storage; /* the calling thread's: all threads of the team see this one */
     size_t tiles = (M + TILE_ROWS - 1) / TILE_ROWS;
     size_t blocks = (tiles + BLOCK_TILES - 1) / BLOCK_TILES;
@@ -1045,8 +1084,7 @@ static void scores_compute(float *S, float *turned, bool fresh, const float *key
     }
 }
 
-/* What stands between the two passes over S: P times dropout's factor, for row s and query t.
- * */
+/* Dropout's factor for the probability of key s at query t of a head. */
 static inline float attention_factor(Dropout dropout, size_t T, size_t t, size_t s) {
     return dropout.rate > 0 ? dropout_factor(dropout, t * T + s) : 1.0f;
 }
@@ -1196,30 +1234,16 @@ typedef struct {
 } Config;
 
 enum { /* kinds of tensors, in the order in which they lie in the arena */
-       WTE,
-       WPE,
-       LN1_W,
-       LN1_B,
-       QKV_W,
-       QKV_B,
-       PROJ_W,
-       PROJ_B,
-       LN2_W,
-       LN2_B,
-       FC_W,
-       FC_B,
-       OUT_W,
-       OUT_B,
-       LNF_W,
-       LNF_B,
-       KINDS,
-       BLOCK_KINDS = LNF_W - LN1_W
+    WTE, WPE,
+    LN1_W, LN1_B, QKV_W, QKV_B, PROJ_W, PROJ_B, LN2_W, LN2_B, FC_W, FC_B, OUT_W, OUT_B,
+    LNF_W, LNF_B,
+    KINDS, BLOCK_KINDS = LNF_W - LN1_W
 };
 
 /* Names and shapes are those of Hugging Face's GPT-2.  Shapes are in the letters of the symbol
  * table: V, P (positions: the context), C, 3 (3C), F (4C), 1.  GPT-2 starts every matrix from
  * N(0, 0.02), and divides what a block adds to the stream by sqrt(2L): there are 2L such terms,
- * and the deviation of their sum should not grow with the depth (Radford et al.  2019, section
+ * and the deviation of their sum should not grow with the depth (Radford et al. 2019, section
  * 2.3). */
 static const struct {
     const char *name;
@@ -1257,43 +1281,50 @@ typedef struct {
     Config config;
     Tensor *table; /* tensor_count rows */
     size_t tensor_count, parameter_count;
-    float *weights,
-        *gradients; /* arenas of parameter_count floats; gradients: NULL if not training */
+    float *weights;   /* arena of parameter_count floats */
+    float *gradients; /* the same; NULL if not training */
 } GPT;
 
-/* Fills the rows of the table, if there is one, and returns their number; *parameters gets the
+static size_t dimension(const Config *config, char letter) { /* of the table above */
+    switch (letter) {
+        case 'V': return config->vocab;
+        case 'P': return config->context;
+        case 'C': return config->channels;
+        case '3': return 3 * config->channels;
+        case 'F': return 4 * config->channels;
+        default: return 1;
+    }
+}
+
+/* The tensor of a kind, in block l if it is one of a block, which begins at `offset`. */
+static Tensor tensor_describe(const Config *config, int kind, size_t l, size_t offset) {
+    int start = TENSOR_KINDS[kind].start;
+    Tensor t = {.offset = offset, .rank = TENSOR_KINDS[kind].columns == '1' ? 1 : 2};
+    snprintf(t.name, sizeof t.name, TENSOR_KINDS[kind].name, l);
+    t.shape[0] = dimension(config, TENSOR_KINDS[kind].rows);
+    t.shape[1] = dimension(config, TENSOR_KINDS[kind].columns);
+    t.count = start == START_ZERO && !config->bias ? 0 : t.shape[0] * t.shape[1];
+    t.decay = t.rank == 2;
+    t.constant = start == START_ONE ? 1.0f : 0.0f;
+    if (start == START_NORMAL) t.deviation = 0.02f;
+    if (start == START_RESIDUAL) t.deviation = 0.02f / sqrtf(2.0f * (float)config->layers);
+    return t;
+}
+
+/* Fills the table, unless it is NULL, and returns the number of its rows; *parameters gets the
  * number of floats.  The caller has checked the configuration. */
 static size_t table_fill(const Config *config, Tensor *table, size_t *parameters) {
-    size_t C = config->channels, row = 0, offset = 0;
-    for (size_t i = 0; i < 4 + config->layers * BLOCK_KINDS; i++) {
-        size_t block = i < LN1_W ? 0 : (i - LN1_W) / BLOCK_KINDS;
-        int kind = i < LN1_W                ? (int)i
-                   : block < config->layers ? LN1_W + (int)((i - LN1_W) % BLOCK_KINDS)
-                                            : LNF_W + (int)((i - LN1_W) % BLOCK_KINDS);
-        Tensor t = {.offset = offset};
-        for (int d = 0; d < 2; d++) {
-            char letter = d ? TENSOR_KINDS[kind].columns : TENSOR_KINDS[kind].rows;
-            t.shape[d] = letter == 'V'   ? config->vocab
-                         : letter == 'P' ? config->context
-                         : letter == 'C' ? C
-                         : letter == '3' ? 3 * C
-                         : letter == 'F' ? 4 * C
-                                         : 1;
-        }
-        t.rank = TENSOR_KINDS[kind].columns == '1' ? 1 : 2;
-        t.decay = t.rank == 2;
-        t.count = t.shape[0] * t.shape[1];
-        if (t.rank == 1 && TENSOR_KINDS[kind].start == START_ZERO && !config->bias) t.count = 0;
-        t.constant = TENSOR_KINDS[kind].start == START_ONE ? 1.0f : 0.0f;
-        if (TENSOR_KINDS[kind].start == START_NORMAL) t.deviation = 0.02f;
-        if (TENSOR_KINDS[kind].start == START_RESIDUAL)
-            t.deviation = 0.02f / sqrtf(2.0f * (float)config->layers);
-        snprintf(t.name, sizeof t.name, TENSOR_KINDS[kind].name, block);
+    size_t row = 0, blocks = config->layers * BLOCK_KINDS;
+    *parameters = 0;
+    for (size_t i = 0; i < KINDS - BLOCK_KINDS + blocks; i++) {
+        size_t l = i >= LN1_W && i < LN1_W + blocks ? (i - LN1_W) / BLOCK_KINDS : 0;
+        int kind = i < LN1_W + blocks ? (int)(i - l * BLOCK_KINDS)
+                                      : (int)(i - blocks + BLOCK_KINDS);
+        Tensor t = tensor_describe(config, kind, l, *parameters);
         if (table) table[row] = t;
         row++;
-        offset += t.count;
+        *parameters += t.count;
     }
-    *parameters = offset;
     return row;
 }
 
@@ -1341,22 +1372,20 @@ void gpt_initialize(GPT *gpt, uint64_t seed) {
 }
 
 /* Row of the table for a kind and a layer (0 for those outside the blocks). */
-static const Tensor *tensor_of(const GPT *gpt, int kind, size_t layer) {
-    size_t row = kind < LN1_W ? (size_t)kind
-                 : kind < LNF_W
-                     ? LN1_W + layer * BLOCK_KINDS + (size_t)(kind - LN1_W)
-                     : LN1_W + gpt->config.layers * BLOCK_KINDS + (size_t)(kind - LNF_W);
+static const Tensor *tensor_of(const GPT *gpt, int kind, size_t l) {
+    size_t row = (size_t)kind + l * BLOCK_KINDS;
+    if (kind >= LNF_W) row += (gpt->config.layers - 1) * BLOCK_KINDS;
     return &gpt->table[row];
 }
 
-static const float *weight_of(const GPT *gpt, int kind,
-                              size_t layer) { /* NULL: not in this model */
-    const Tensor *t = tensor_of(gpt, kind, layer);
+/* The numbers of a tensor; NULL if the model has no biases and this is one. */
+static const float *weight_of(const GPT *gpt, int kind, size_t l) {
+    const Tensor *t = tensor_of(gpt, kind, l);
     return t->count ? gpt->weights + t->offset : NULL;
 }
 
-static float *gradient_of(GPT *gpt, int kind, size_t layer) {
-    const Tensor *t = tensor_of(gpt, kind, layer);
+static float *gradient_of(GPT *gpt, int kind, size_t l) {
+    const Tensor *t = tensor_of(gpt, kind, l);
     return t->count ? gpt->gradients + t->offset : NULL;
 }
 
@@ -1369,7 +1398,7 @@ static float *gradient_of(GPT *gpt, int kind, size_t layer) {
  *   KEEP_ALL      training: what the backward pass of every layer needs
  *   KEEP_STREAM   training with only x kept: the backward pass runs each block forward once
  *                 more, a third more work for a fraction of the memory (Chen et al. 2016,
- *                 arXiv:1604.06174)       [glossary: Activation checkpointing (recomputation)] */
+ *                 arXiv:1604.06174)     [glossary: Activation checkpointing (recomputation)] */
 enum { KEEP_NOTHING, KEEP_ALL, KEEP_STREAM };
 
 typedef struct {
@@ -1443,11 +1472,14 @@ static size_t activations_table(Activations *a, const Config *config,
 }
 
 /* Sizes without memory: the struct, its table, the bytes.  head_rows 0 takes all rows of logits
- * up to 64 MB, else as many as 64 MB hold.  */
+ * up to 64 MB, else as many as 64 MB hold. */
 static size_t activations_plan(Activations *a, const Config *config, size_t B, size_t T,
                                int keep, size_t head_rows,
                                ActivationRow rows[ACTIVATION_ROWS]) {
     size_t most = ((size_t)64 << 20) / sizeof(float) / config->vocab;
+    double rough = 16.0 * (double)(config->layers + 4) * (double)config->channels; /* a token */
+    if ((double)B * (double)T * rough > 1e17)
+        die("activations of %zu x %zu tokens need more than any memory: lower --micro-batch", B, T);
     *a = (Activations){.B = B, .T = T, .keep = keep, .head_rows = head_rows ? head_rows : most};
     a->kept = keep == KEEP_ALL ? config->layers : 1;
     if (a->head_rows < 1) a->head_rows = 1;
@@ -1458,7 +1490,7 @@ static size_t activations_plan(Activations *a, const Config *config, size_t B, s
 }
 
 /* Room for batches of up to B sequences of up to T tokens.  head_rows: see the struct; 0
- * chooses.  The caller calls activations_destroy.  */
+ * chooses.  The caller calls activations_destroy. */
 Activations *activations_create(const Config *config, size_t B, size_t T, int keep,
                                 size_t head_rows) {
     Activations *a = memory_allocate(1, sizeof *a);
@@ -1480,12 +1512,12 @@ void activations_destroy(Activations *a) {
 
 /* --- Compute budget ---------------- [glossary: Compute budget (FLOPs)] ---------------------
  * A weight of a matrix costs a multiplication and an addition forward and twice that backward:
- * 6 FLOPs a token (Kaplan et al.  2020, arXiv:2001.08361, section 2.1).  Every matrix counts:
+ * 6 FLOPs a token (Kaplan et al. 2020, arXiv:2001.08361, section 2.1).  Every matrix counts:
  * those of the blocks, and the embedding once, where it is the output head.  Attention adds q.k
  * and P v over all T keys, 4 T C a layer forward, three times that in all.  Half of the keys
  * lie in the future and are never looked at; they are counted all the same, as the literature
- * does (Chowdhery et al.  2022, arXiv:2204.02311, appendix B), so that shares of the peak can
- * be compared. */
+ * does (Chowdhery et al. 2022, arXiv:2204.02311, appendix B), so that shares of the peak can be
+ * compared. */
 double flops_per_token(const Config *config, size_t T) {
     double L = (double)config->layers, C = (double)config->channels, V = (double)config->vocab;
     return 6.0 * (L * 12.0 * C * C + V * C) + 12.0 * L * (double)T * C;
@@ -1597,8 +1629,7 @@ void gpt_head_forward(const GPT *gpt, Activations *a, const int32_t *targets, si
 }
 
 /* The gradient of `rows` rows of logits, from n on, which a->logits holds: overwrites them with
- * it, adds to the gradient of wte, and sets the rows of a->dnorm, the gradient of a->hidden.
- * */
+ * it, adds to the gradient of wte, and sets the rows of a->dnorm, the gradient of a->hidden. */
 static void head_backward(GPT *gpt, Activations *a, const int32_t *targets,
                           const float *dlosses, size_t n, size_t rows) {
     size_t C = gpt->config.channels, V = gpt->config.vocab;
@@ -1624,7 +1655,7 @@ void gpt_forward(const GPT *gpt, Activations *a, const int32_t *inputs, const in
 
 /* Block l backward: a->dx holds the gradient of x[l+1] and becomes that of x[l].  Read it
  * beside gpt_block_forward, from the bottom up.  Where a matrix product's input was not kept,
- * the line before it makes it again.  */
+ * the line before it makes it again. */
 void gpt_block_backward(GPT *gpt, Activations *a, size_t l, size_t B, size_t T) {
     const Layer y = layer_of(a, &gpt->config, l);
     size_t C = gpt->config.channels, H = gpt->config.heads, F = 4 * C, N = B * T;
@@ -1668,8 +1699,7 @@ void gpt_embed_backward(GPT *gpt, Activations *a, const int32_t *inputs, size_t 
 
 /* Backward from dhidden (B,T,C), the gradient of the last hidden state; it may be a->dnorm.
  * The entry for a head that is not the vocabulary's, such as a reward or value model.  All
- * entries come after a gpt_forward with the same inputs, B and T, and add to gpt->gradients.
- * */
+ * entries come after a gpt_forward with the same inputs, B and T, and add to gpt->gradients. */
 void gpt_backward_hidden(GPT *gpt, Activations *a, const int32_t *inputs, const float *dhidden,
                          size_t B, size_t T) {
     size_t C = gpt->config.channels, N = B * T, L = gpt->config.layers;
@@ -1712,7 +1742,7 @@ void gpt_backward(GPT *gpt, Activations *a, const int32_t *inputs, const int32_t
 
 /* gpt_forward and gpt_backward in one, for dlosses that are known beforehand and do not depend
  * on the losses, as in pre-training: each piece of logits is turned into its gradient at once,
- * and is never made a second time.  */
+ * and is never made a second time. */
 void gpt_forward_backward(GPT *gpt, Activations *a, const int32_t *inputs,
                           const int32_t *targets, const float *dlosses, size_t B, size_t T,
                           uint64_t dropout_key, size_t first) {
@@ -1728,7 +1758,7 @@ void gpt_forward_backward(GPT *gpt, Activations *a, const int32_t *inputs,
 }
 
 /* =========================================================================================
- * 8. The optimizer              [glossary: AdamW, Optimizer state, Learning rate, Weight decay]
+ * 8. The optimizer              [glossary: AdamW, Optimizer state, Learning rate]
  * ====================================================================================== */
 
 /* --- Learning-rate schedule ------ [glossary: Learning rate schedule, Warmup, Cosine decay] --
@@ -1787,7 +1817,7 @@ double gradient_norm(const float *gradient, size_t N) {
     return sqrt(total);
 }
 
-/* --- AdamW -----------------------------------------------------------------------------------
+/* --- AdamW ------------------------------------ [glossary: Weight decay (L2 regularisation)] -
  * Each weight gets a step of its own: the mean of its recent gradients, divided by their
  * typical size (Kingma and Ba 2014, arXiv:1412.6980, algorithm 1), and decays by itself, not
  * through the gradient, where the division would undo the decay (Loshchilov and Hutter 2017,
@@ -1796,11 +1826,11 @@ double gradient_norm(const float *gradient, size_t N) {
  *   m = beta1 m + (1 - beta1) g         v = beta2 v + (1 - beta2) g^2
  *   w -= lr (weight_decay w + (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps))
  * m and v start at 0, so they are too small at first; the divisors 1 - beta^step undo just
- * that.  w, m, v, gradient (N); gradient_scale multiplies the gradient first (clipping); `step`
+ * that. w, m, v, gradient (N); gradient_scale multiplies the gradient first (clipping); `step`
  * counts from one.  Leaves the gradient cleared, since it is at hand: a pass of its own would
- * cost time again.  Cost: 4 numbers read and 4 written for each weight: memory bandwidth, not
- * arithmetic.  Pitfall: eps stands outside the root, and the bias corrections inside the ratio.
- * */
+ * cost time again.
+ * Cost: 4 numbers read and 4 written for each weight: memory bandwidth, not arithmetic.
+ * Pitfall: eps stands outside the root, and the bias corrections inside the ratio. */
 void adamw_update(float *w, float *m, float *v, float *gradient, size_t N, float lr,
                   float beta1, float beta2, float eps, float weight_decay, float gradient_scale,
                   uint64_t step) {
@@ -2234,7 +2264,7 @@ static void decode_block(const GPT *gpt, Cache *cache, size_t l, size_t rows) {
         memcpy(values + (cache->length + r) * C, cache->qkv + r * 3 * C + 2 * C,
                C * sizeof *values);
     }
-    #pragma omp parallel for
+    #pragma omp parallel for if (rows * C * cache->length > PARALLEL_ELEMENTS)
     for (size_t rh = 0; rh < rows * H; rh++) {
         size_t r = rh / H, h = rh % H;
         float lse; /* only the backward pass needs it */
@@ -2257,8 +2287,7 @@ static void decode_block(const GPT *gpt, Cache *cache, size_t l, size_t rows) {
 }
 
 /* Takes in `count` (at least 1) tokens behind those that the cache holds; logits (V) are those
- * of the last one.  The logits are, to the last bit, those of gpt_forward on the whole text.
- * */
+ * of the last one.  The logits are, to the last bit, those of gpt_forward on the whole text. */
 void gpt_decode(const GPT *gpt, Cache *cache, const int32_t *tokens, size_t count,
                 float *logits) {
     size_t C = gpt->config.channels, rows = 0;
@@ -2277,8 +2306,8 @@ void gpt_decode(const GPT *gpt, Cache *cache, const int32_t *tokens, size_t coun
 
 /* --- Sampling ------------------------------------------------------------------------------
  * p[v] = exp(logit[v] / temperature) / sum; below 1 the likely becomes likelier, and at 0 only
- * the most likely is left.  top_k keeps the k likeliest tokens (Fan et al.  2018,
- * arXiv:1805.04833), top_p the fewest whose probabilities reach p (Holtzman et al.  2019,
+ * the most likely is left. top_k keeps the k likeliest tokens (Fan et al. 2018,
+ * arXiv:1805.04833), top_p the fewest whose probabilities reach p (Holtzman et al. 2019,
  * arXiv:1904.09751, section 3.1). */
 typedef struct {
     double temperature; /* 0: the likeliest token */
@@ -2552,8 +2581,9 @@ static void interrupt(int signal_number) {
 
 /* One step, but for the update: gradients of the whole batch, a micro-batch at a time.  Returns
  * the mean loss.         [glossary: Batch and batch size, Micro-batch, Gradient accumulation]
- * Every token weighs 1/(tokens of the whole batch) in dlosses.  So the sum of the micro-batches'
- * gradients is the gradient of the batch, also when the last micro-batch is smaller. */
+ * Every token weighs 1/(tokens of the whole batch) in dlosses.  So the sum of the
+ * micro-batches' gradients is the gradient of the batch, also when the last micro-batch is
+ * smaller. */
 double batch_gradient(Run *run, uint64_t step) {
     size_t batch = run->o->batch, T = run->source.T;
     uint64_t key =
@@ -2658,6 +2688,9 @@ static bool evaluation_run(Run *run, uint64_t step, double loss, float lr, doubl
     if (!isfinite(e.loss))
         die("step %llu: the validation loss is not a finite number; %s keeps the last good "
             "model",
+            (unsigned long long)step, o->out);
+    if (!isfinite(gradient_norm(run->gpt->weights, run->gpt->parameter_count)))
+        die("step %llu: a weight is not a finite number; %s keeps the last good model",
             (unsigned long long)step, o->out);
     if (step > 0) model_write(run->gpt, run->tokenizer, o->out);
     if (improved) model_write(run->gpt, run->tokenizer, run->best_folder);
