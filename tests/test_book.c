@@ -796,13 +796,13 @@ static double rate_of(int kind, uint64_t step) {
     return learning_rate(&s, step);
 }
 
-/* 80 steps on the loss sum(w^2)/2 over 100 weights, whose gradient is w; at step 20 the gradient
+/* Some steps on the loss sum(w^2)/2 over 100 weights, whose gradient is w; at step 20 the gradient
  * is 1000 times too long.  Returns the loss at the end. */
-static double spike_run(double clip, double factor) {
+static double spike_run(double clip, double factor, uint64_t steps) {
     enum { N = 100 };
     float w[N], m[N] = {0}, v[N] = {0}, g[N];
     for (int i = 0; i < N; i++) w[i] = random_normal(1, (uint64_t)i);
-    for (uint64_t step = 1; step <= 80; step++) {
+    for (uint64_t step = 1; step <= steps; step++) {
         for (int i = 0; i < N; i++) g[i] = step == 20 ? (float)factor * w[i] : w[i];
         double norm = gradient_norm(g, N);
         float scale = clip > 0 && norm > clip ? (float)(clip / norm) : 1.0f;
@@ -870,9 +870,10 @@ static void compute_optimizer(void) {
         number_one("clip.norm", norm);
         number_one("clip.first_norm", spike_norm());
         number("clip.clipped", clipped, 2);
-        number_one("clip.no_spike", spike_run(20, 1));
-        number_one("clip.spike_clipped", spike_run(20, 1000));
-        number_one("clip.spike_unclipped", spike_run(0, 1000));
+        number_one("clip.before_spike", spike_run(20, 1, 19));
+        number_one("clip.no_spike", spike_run(20, 1, 80));
+        number_one("clip.spike_clipped", spike_run(20, 1000, 80));
+        number_one("clip.spike_unclipped", spike_run(0, 1000, 80));
     }
 }
 
@@ -1111,7 +1112,7 @@ static void see_kernels(void) {
               "clipping: a gradient of norm %.0f reaches Adam with norm %.6f", norm, reached);
         optimizer_destroy(optimizer);
         gpt_destroy(gpt);
-        double with = spike_run(20, 1000), without = spike_run(0, 1000);
+        double with = spike_run(20, 1000, 80), without = spike_run(0, 1000, 80);
         check(with < without / 2,
               "clipping: one gradient 1000 times too long at step 20 of 80: loss %.4f with clipping, "
               "%.4f without", with, without);
