@@ -1479,7 +1479,8 @@ static size_t activations_plan(Activations *a, const Config *config, size_t B, s
     size_t most = ((size_t)64 << 20) / sizeof(float) / config->vocab;
     double rough = 16.0 * (double)(config->layers + 4) * (double)config->channels; /* a token */
     if ((double)B * (double)T * rough > 1e17)
-        die("activations of %zu x %zu tokens need more than any memory: lower --micro-batch", B, T);
+        die("activations of %zu x %zu tokens need more than any memory: lower --micro-batch", B,
+            T);
     *a = (Activations){.B = B, .T = T, .keep = keep, .head_rows = head_rows ? head_rows : most};
     a->kept = keep == KEEP_ALL ? config->layers : 1;
     if (a->head_rows < 1) a->head_rows = 1;
@@ -2410,7 +2411,7 @@ typedef struct { /* every choice that the command line offers; section 12 has na
     double validation, test;
     size_t eval_every, eval_batches, patience, log_every, sample;
     const char *out, *init, *model, *tokenizer;
-    bool overwrite, recompute;
+    bool overwrite, recompute, profile;
     size_t seed, threads;
     int split;
     const char *prompt;
@@ -2751,6 +2752,181 @@ void run_train(Run *run) {
     run_report(run, step, !go_on);
 }
 
+/* --- Where the time of a step goes ----------------------------------------------------------
+ * Each kernel is run alone, at the sizes of this model and micro-batch, on the numbers that a
+ * real step has left; its time counts as often as a micro-batch runs it. */
+typedef struct {
+    const char *name;
+    double calls, flops; /* in a micro-batch; FLOPs of one call, 0 where memory decides */
+} ProfileRow;
+
+enum {
+    PROFILE_EMBEDDING,
+    PROFILE_NORM,
+    PROFILE_NORM_BACK,
+    PROFILE_MATMUL,
+    PROFILE_MATMUL_BACK,
+    PROFILE_ATTENTION,
+    PROFILE_ATTENTION_BACK,
+    PROFILE_GELU,
+    PROFILE_GELU_BACK,
+    PROFILE_RESIDUAL,
+    PROFILE_DROPOUT,
+    PROFILE_HEAD,
+    PROFILE_HEAD_BACK,
+    PROFILE_LOSS,
+    PROFILE_LOSS_BACK,
+    PROFILE_GRADIENT_NORM,
+    PROFILE_ADAMW,
+    PROFILE_ROWS
+};
+
+static void profile_table(const Run *run, ProfileRow rows[PROFILE_ROWS]) {
+    const Config *c = &run->gpt->config;
+    const Activations *a = run->activations;
+    double N = (double)(a->B * a->T), C = (double)c->channels, L = (double)c->layers;
+    double head = 2.0 * (double)a->head_rows * C * (double)c->vocab;
+    double pieces = N / (double)a->head_rows, block = 24.0 * N * C * C;
+    double attention = 2.0 * N * (double)a->T * C; /* keys up to the query only */
+    double share = (double)run->o->micro_batch / (double)run->o->batch; /* of one update */
+    double drops = c->dropout > 0 ? 4 * L + 2 : 0;
+    ProfileRow all[PROFILE_ROWS] = {
+        {"embedding, both ways", 1, 0},
+        {"layer norm forward (half of them again)", 4 * L + 1, 0},
+        {"layer norm backward", 2 * L + 1, 0},
+        {"matrix products of a block forward", L, block},
+        {"matrix products of a block backward", L, 2 * block},
+        {"attention forward", L, attention},
+        {"attention backward", L, 2.5 * attention},
+        {"GELU forward (half of them again)", 2 * L, 0},
+        {"GELU backward", L, 0},
+        {"residual, both ways", 2 * L, 0},
+        {"dropout outside attention", drops, 0},
+        {"output head forward", pieces, head},
+        {"output head backward", pieces, 2 * head},
+        {"cross-entropy forward", pieces, 0},
+        {"cross-entropy backward", pieces, 0},
+        {"gradient norm, a micro-batch's share", share, 0},
+        {"AdamW, a micro-batch's share", share, 0},
+    };
+    memcpy(rows, all, sizeof all);
+}
+
+/* Runs one kernel, or what belongs to one row, once. */
+static void profile_call(Run *run, int row) {
+    GPT *gpt = run->gpt;
+    Activations *a = run->activations;
+    const Layer y = layer_of(a, &gpt->config, 0);
+    size_t B = a->B, T = a->T, C = gpt->config.channels, H = gpt->config.heads, F = 4 * C;
+    size_t N = B * T, V = gpt->config.vocab, rows = a->head_rows, P = gpt->parameter_count;
+    Dropout inside = dropout_site(gpt, a, 1, H * T * T),
+            outside = dropout_site(gpt, a, 2, T * C);
+    const float *wte = weight_of(gpt, WTE, 0);
+    float *dwte = gradient_of(gpt, WTE, 0);
+    switch (row) {
+    case PROFILE_EMBEDDING:
+        embedding_forward(a->x, run->inputs, wte, weight_of(gpt, WPE, 0), B, T, C);
+        embedding_backward(dwte, gradient_of(gpt, WPE, 0), a->dx, run->inputs, B, T, C);
+        break;
+    case PROFILE_NORM:
+        layernorm_forward(a->norm, y.ln1_mean, y.ln1_rstd, y.x, weight_of(gpt, LN1_W, 0),
+                          weight_of(gpt, LN1_B, 0), N, C);
+        break;
+    case PROFILE_NORM_BACK:
+        layernorm_backward(a->dx, gradient_of(gpt, LN1_W, 0), gradient_of(gpt, LN1_B, 0),
+                           a->dnorm, y.ln1_mean, y.ln1_rstd, y.x, weight_of(gpt, LN1_W, 0), N,
+                           C);
+        break;
+    case PROFILE_MATMUL:
+        matmul_forward(y.qkv, a->norm, weight_of(gpt, QKV_W, 0), weight_of(gpt, QKV_B, 0), N, C,
+                       3 * C);
+        matmul_forward(a->branch, y.attention, weight_of(gpt, PROJ_W, 0),
+                       weight_of(gpt, PROJ_B, 0), N, C, C);
+        matmul_forward(y.fc, a->norm, weight_of(gpt, FC_W, 0), weight_of(gpt, FC_B, 0), N, C,
+                       F);
+        matmul_forward(a->branch, a->gelu, weight_of(gpt, OUT_W, 0), weight_of(gpt, OUT_B, 0),
+                       N, F, C);
+        break;
+    case PROFILE_MATMUL_BACK:
+        matmul_backward(a->dwide, gradient_of(gpt, OUT_W, 0), gradient_of(gpt, OUT_B, 0),
+                        a->dbranch, a->gelu, weight_of(gpt, OUT_W, 0), N, F, C);
+        matmul_backward(a->dnorm, gradient_of(gpt, FC_W, 0), gradient_of(gpt, FC_B, 0),
+                        a->dwide, a->norm, weight_of(gpt, FC_W, 0), N, C, F);
+        matmul_backward(a->dnorm, gradient_of(gpt, PROJ_W, 0), gradient_of(gpt, PROJ_B, 0),
+                        a->dbranch, y.attention, weight_of(gpt, PROJ_W, 0), N, C, C);
+        matmul_backward(a->dnorm, gradient_of(gpt, QKV_W, 0), gradient_of(gpt, QKV_B, 0),
+                        a->dwide, a->norm, weight_of(gpt, QKV_W, 0), N, C, 3 * C);
+        break;
+    case PROFILE_ATTENTION:
+        attention_forward(y.attention, y.lse, y.qkv, B, T, C, H, inside);
+        break;
+    case PROFILE_ATTENTION_BACK:
+        attention_backward(a->dwide, a->dnorm, y.attention, y.lse, y.qkv, B, T, C, H, inside);
+        break;
+    case PROFILE_GELU: gelu_forward(a->gelu, y.fc, N * F); break;
+    case PROFILE_GELU_BACK: gelu_backward(a->dwide, a->gelu, y.fc, N * F); break;
+    case PROFILE_RESIDUAL:
+        residual_forward(y.middle, y.x, a->branch, N * C);
+        residual_backward(a->dx, a->dbranch, a->dx, N * C);
+        break;
+    case PROFILE_DROPOUT: dropout_forward(a->branch, a->branch, N * C, outside); break;
+    case PROFILE_HEAD: unembedding_forward(a->logits, a->hidden, wte, rows, C, V); break;
+    case PROFILE_HEAD_BACK:
+        unembedding_backward(a->dnorm, dwte, a->logits, a->hidden, wte, rows, C, V);
+        break;
+    case PROFILE_LOSS:
+        cross_entropy_forward(a->losses, a->head_lse, a->logits, run->targets, rows, V);
+        break;
+    case PROFILE_LOSS_BACK:
+        cross_entropy_backward(a->logits, run->dlosses, a->head_lse, a->logits, run->targets,
+                               rows, V);
+        break;
+    case PROFILE_GRADIENT_NORM: gradient_norm(gpt->gradients, P); break;
+    case PROFILE_ADAMW:
+        adamw_update(gpt->weights, run->optimizer->m, run->optimizer->v, gpt->gradients, P, 0,
+                     0.9f, 0.99f, 1e-8f, 0, 1, 1);
+        break;
+    }
+}
+
+/* Prints the table.  The model is not fit for use afterwards. */
+void run_profile(Run *run) {
+    ProfileRow rows[PROFILE_ROWS];
+    double seconds[PROFILE_ROWS], sum = 0, whole = INFINITY, batch = (double)run->o->batch;
+    OptimizerOptions update = {0.9f, 0.99f, 1e-8f, 0, 1};
+    for (int i = 0; i < 4; i++) {
+        double start = clock_seconds();
+        batch_gradient(run, (uint64_t)i);
+        optimizer_step(run->gpt, run->optimizer, &update, 0);
+        double step = (clock_seconds() - start) * (double)run->o->micro_batch / batch;
+        if (step < whole) whole = step;
+    }
+    profile_table(run, rows);
+    for (int row = 0; row < PROFILE_ROWS; row++) {
+        double best = INFINITY, spent = 0;
+        for (int i = 0; i < 3 || (spent < 0.1 && i < 100); i++) {
+            double start = clock_seconds();
+            profile_call(run, row);
+            double once = clock_seconds() - start;
+            best = once < best ? once : best;
+            spent += once;
+        }
+        seconds[row] = best * rows[row].calls;
+        sum += seconds[row];
+    }
+    printf("%-42s %8s %7s %7s %10s\n", "kernel", "ms", "share", "calls", "of peak");
+    for (int row = 0; row < PROFILE_ROWS; row++) {
+        printf("%-42s %8.2f %6.1f%% %7.4g", rows[row].name, 1e3 * seconds[row],
+               100 * seconds[row] / sum, rows[row].calls);
+        if (rows[row].flops > 0)
+            printf(" %9.0f%%",
+                   100 * rows[row].flops * rows[row].calls / seconds[row] / run->peak);
+        putchar('\n');
+    }
+    printf("%-42s %8.2f\n%-42s %8.2f\n", "all of them", 1e3 * sum,
+           "a micro-batch of a real step", 1e3 * whole);
+}
+
 /* =========================================================================================
  * 12. Command line                                             [glossary: Hyperparameters]
  * ====================================================================================== */
@@ -2895,6 +3071,8 @@ static const struct OptionRow {
      "draw from the k likeliest tokens; 0: from all", "Inference"},
     {"top-p", "g", REAL, AT(top_p), 1e-9, 1, NULL, NULL,
      "draw from the likeliest tokens that together have this probability", "Inference"},
+    {"profile", "t", FLAG, AT(profile), 0, 0, NULL, NULL,
+     "do not train: time each kernel at these sizes", "Compute budget (FLOPs)"},
     {"seed", "tgei", COUNT, AT(seed), 0, 9e15, NULL, NULL,
      "of everything that is drawn at random", "Hyperparameters"},
     {"threads", "tgei", COUNT, AT(threads), 1, 1024, NULL, "one per core",
@@ -3164,7 +3342,7 @@ static void run_allocate(Run *run, const Config *config) {
 static void command_train(const Options *o) {
     Run run = {.o = o, .best_loss = INFINITY, .terminal = isatty(STDERR_FILENO)};
     char *path = text_format("%s/model.safetensors", o->out);
-    if (access(path, F_OK) == 0 && !o->overwrite)
+    if (access(path, F_OK) == 0 && !o->overwrite && !o->profile)
         die("%s: already holds a model; choose another --out, or say --overwrite", o->out);
     free(path);
     Bytes text = data_read(o);
@@ -3183,6 +3361,11 @@ static void command_train(const Options *o) {
                               o->warmup,   o->steps,     o->cooldown};
     run.peak = peak_flops();
     fprintf(stderr, "%d threads, %.0f GFLOP/s at best\n\n", thread_count(), run.peak / 1e9);
+    if (o->profile) {
+        run_profile(&run);
+        run_destroy(&run);
+        return;
+    }
     run.best_folder = text_format("%s/best", o->out);
     folder_create(o->out);
     path = text_format("%s/log.csv", o->out);
