@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Runs the "See it" commands of doc/glossary.md and checks what they print.
+"""Runs the commands that the book shows and checks what they print.
 
-    make && python3 dev/see_it.py               every entry
+    make && python3 dev/see_it.py               every command of the documents below
     python3 dev/see_it.py --only "Perplexity"   one entry (may be given several times)
     python3 dev/see_it.py --update              also writes the lines printed now into the document
 
-An entry shows a command in a ```sh block, some lines of what it prints in a ```text block, and
-mostly a claim in an ```expect block.  Three things are checked:
+The documents are doc/glossary.md and doc/reading.md.  An entry, under a heading "### TERM", shows
+a command in a ```sh block, some lines of what it prints in a ```text block, and mostly a claim in
+an ```expect block.  Three things are checked:
 
   - The command ends with status 0 within a minute.
   - Every line of the ```text block was printed, in that order.  A number in it stands for any
@@ -15,9 +16,8 @@ mostly a claim in an ```expect block.  Three things are checked:
     found in what was printed, after the place where the line before it was found.  In it,
     {name} stands for a number, and the expressions may use that name; {_} is any number.
 
-Blanks count as one blank everywhere.  The first block of the document, before the first entry,
-makes the model that some entries use; it is always run.  Needs a built ./train and ./tokenizer
-and Python's standard library.
+Blanks count as one blank everywhere.  The first command of the glossary makes the model that some
+entries use; it is always run.  Needs a built ./train and ./tokenizer and Python's standard library.
 """
 import argparse
 import math
@@ -28,7 +28,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-GLOSSARY = ROOT / "doc" / "glossary.md"
+DOCUMENTS = [ROOT / "doc" / "glossary.md", ROOT / "doc" / "reading.md"]
 LIMIT = 60  # seconds, the promise of the document
 NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf)"
 NAMES = {name: getattr(math, name) for name in ("exp", "log", "sqrt", "pi", "inf")}
@@ -66,8 +66,8 @@ def expect_pattern(line):
     return re.compile(text)
 
 
-def check_text(shown, output):
-    """Problems, and the lines as they were printed now."""
+def check_text(shown, output, indent):
+    """Problems, and the lines as they should be shown now."""
     problems, now, at = [], [], 0
     for line in shown:
         if not line.strip() or line.strip() == "...":
@@ -80,7 +80,7 @@ def check_text(shown, output):
             problems.append(f"not printed (or not here): {line.strip()}")
             now.append(line)
         else:
-            now.append(output[place].rstrip())
+            now.append(" " * indent + output[place].rstrip())
             at = place + 1
     return problems, now
 
@@ -117,50 +117,42 @@ def run(command):
     return done.stdout, f"ended with status {status}" if status else "", time.monotonic() - start
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", action="append", metavar="TERM")
-    parser.add_argument("--update", action="store_true")
-    options = parser.parse_args()
-
-    lines = GLOSSARY.read_text(encoding="utf-8").split("\n")
-    entries, term = [], "(before the first entry)"
+def entries_of(lines, name):
+    """The commands of a document, each with the blocks that follow it."""
     starts = {i: line[4:].strip() for i, line in enumerate(lines) if line.startswith("### ")}
-    fences = blocks(lines)
-    at = 0
-    for language, first, end, indent in fences:
-        for i in sorted(starts):
-            if i < first:
-                term = starts[i]
+    entries = []
+    for language, first, end, indent in blocks(lines):
+        term = next((starts[i] for i in sorted(starts, reverse=True) if i < first),
+                    "(before the first entry)")
         if language == "sh":
             entries.append({"term": term, "command": (first, end), "text": None, "expect": None})
         elif language in ("text", "expect"):
             if not entries or entries[-1]["term"] != term or entries[-1][language]:
-                sys.exit(f"{GLOSSARY.name}:{first}: a ```{language} block without its command")
+                sys.exit(f"{name}:{first}: a ```{language} block without its command")
             entries[-1][language] = (first, end, indent)
-    if not entries:
-        sys.exit(f"{GLOSSARY.name}: no commands found")
-    if options.only and not set(options.only) <= {entry["term"] for entry in entries}:
-        sys.exit("no such entry, or it has no command: " +
-                 ", ".join(set(options.only) - {entry["term"] for entry in entries}))
+    return entries
 
-    passed = failed = 0
-    replace = []
-    for number, entry in enumerate(entries):
-        if options.only and number > 0 and entry["term"] not in options.only:
+
+def document_run(path, options):
+    """Runs the commands of a document; returns how many passed and failed."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    passed, failed, replace = 0, 0, []
+    for number, entry in enumerate(entries_of(lines, path.name)):
+        first_model = path == DOCUMENTS[0] and number == 0
+        if options.only and not first_model and entry["term"] not in options.only:
             continue
         first, end = entry["command"]
         output, problem, seconds = run("\n".join(line.strip() for line in lines[first:end]))
         problems = [problem] if problem else []
         if entry["text"]:
             first, end, indent = entry["text"]
-            found, now = check_text(lines[first:end], output.split("\n"))
+            found, now = check_text(lines[first:end], output.split("\n"), indent)
             problems += found
-            replace.append((first, end, indent, now))
+            replace.append((first, end, now))
         if entry["expect"]:
             first, end, _ = entry["expect"]
             problems += check_expect(lines[first:end], output)
-        if not problem and not entry["text"] and not entry["expect"]:
+        if not entry["text"] and not entry["expect"]:
             problems.append("the document shows nothing of what it prints")
         print(f"{'FAIL' if problems else 'ok'}    {entry['term']}  ({seconds:.1f} s)", flush=True)
         for text in problems:
@@ -168,12 +160,24 @@ def main():
         if problem:
             print("\n".join("      | " + line for line in output.split("\n")[-6:]))
         passed, failed = passed + (not problems), failed + bool(problems)
-
     if options.update:
-        for first, end, indent, now in reversed(replace):
-            lines[first:end] = [" " * indent + " ".join(line.split(" ")).strip()
-                                if line.strip() else "" for line in now]
-        GLOSSARY.write_text("\n".join(lines), encoding="utf-8")
+        for first, end, now in reversed(replace):
+            lines[first:end] = now
+        path.write_text("\n".join(lines), encoding="utf-8")
+    return passed, failed
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", action="append", metavar="TERM", default=[])
+    parser.add_argument("--update", action="store_true")
+    options = parser.parse_args()
+    terms = {entry["term"] for path in DOCUMENTS
+             for entry in entries_of(path.read_text(encoding="utf-8").split("\n"), path.name)}
+    if not set(options.only) <= terms:
+        sys.exit("no such entry, or it has no command: " + ", ".join(set(options.only) - terms))
+    results = [document_run(path, options) for path in DOCUMENTS]
+    passed, failed = (sum(counts) for counts in zip(*results))
     print(f"{passed} passed, {failed} failed")
     return 1 if failed or not passed else 0
 

@@ -35,7 +35,7 @@ typedef struct {
 
 static Doc docs[DOCS_MAX];
 static size_t doc_count;
-static Bytes train_source, tokenizer_source, makefile, scripts; /* scripts: all of dev/ *.py */
+static Bytes train_source, tokenizer_source, makefile, scripts; /* scripts: all of dev/ */
 
 static char *text_copy(const char *from, size_t length) {
     char *copy = memory_allocate(length + 1, 1);
@@ -97,7 +97,7 @@ static void texts_read(void) {
     train_source = file_read("train.c");
     tokenizer_source = file_read("tokenizer.c");
     makefile = file_read("Makefile");
-    static const char *const SCRIPTS[] = {"dev/see_it.py"};
+    static const char *const SCRIPTS[] = {"dev", "tests/run.sh"};
     for (size_t i = 0; i < sizeof SCRIPTS / sizeof *SCRIPTS; i++)
         text_collect(&scripts, SCRIPTS[i], true);
     DIR *folder = opendir("doc");
