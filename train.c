@@ -848,11 +848,18 @@ enum { WIDTH = 4, TILE_ROWS = 4, TILE_VECTORS = 3 }; /* 12 + 4 of 16 */
 #endif
 enum {
     TILE_COLUMNS = TILE_VECTORS * WIDTH,
-    DEPTH = 256,            /* a panel of 256 x 32 floats is 32 KB */
-    PANELS = 128,           /* panels packed at a time: 4 MB, in the last-level cache */
+    DEPTH = 384,            /* at most; a panel of 384 x 32 floats is 48 KB */
+    PANELS = 128,           /* panels packed at a time: 6 MB, in the last-level cache */
     BLOCK_TILES = 16,       /* tiles of rows that use a panel in turn; their A is some 200 KB */
     PARALLEL_FLOPS = 200000 /* below this, waking the other threads costs more than they save */
 };
+
+/* K is cut into as few pieces of at most DEPTH as there can be, all of one size: 400 into two
+ * of 200, not into 384 and 16, which would cost a whole pass over the result for nothing. */
+static size_t piece_depth(size_t K) {
+    size_t pieces = (K + DEPTH - 1) / DEPTH;
+    return pieces ? (K + pieces - 1) / pieces : 0;
+}
 
 /* A vector of WIDTH floats; + and * work element by element, and gcc and clang turn them into
  * one instruction each (vector extensions of both compilers). */
@@ -873,64 +880,69 @@ static inline void vector_store(float *to, Vector v) { memcpy(to, &v, sizeof v);
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* One tile: `rows` rows of A (row 0 begins at A.at) against a panel of B, whose row k begins at
- * panel + k*panel_pitch.  It is compiled once for each number of rows, a constant in every
- * call. */
+/* One tile: `rows` rows of A (row 0 begins at A.at) against `vectors` vectors of a panel of B,
+ * whose row k begins at panel + k*panel_pitch.  It is compiled once for each number of rows,
+ * which is a constant in every call.  Rows are addressed in groups of four: a processor adds
+ * 0, 1 or 2 strides to an address for nothing, but has no registers for 14 addresses. */
 static inline __attribute__((always_inline)) void
-tile_multiply(size_t rows, float *result, size_t pitch, Matrix A, const float *panel,
-              size_t panel_pitch, const float *bias, size_t columns, size_t depth, bool add) {
+tile_multiply(size_t rows, size_t vectors, float *result, size_t pitch, Matrix A,
+              const float *panel, size_t panel_pitch, const float *bias, size_t depth,
+              bool add) {
     Vector sum[TILE_ROWS][TILE_VECTORS];
-    UNROLL for (size_t r = 0; r < rows; r++) UNROLL for (size_t j = 0; j < TILE_VECTORS; j++)
-        sum[r][j] = (Vector){0};
+    const float *group[(TILE_ROWS + 3) / 4];
+    UNROLL for (size_t g = 0; g < (rows + 3) / 4; g++) group[g] = A.at + 4 * g * A.row;
+    UNROLL for (size_t r = 0; r < rows; r++)
+        UNROLL for (size_t j = 0; j < vectors; j++) sum[r][j] = (Vector){0};
     for (size_t k = 0; k < depth; k++) {
         Vector b[TILE_VECTORS];
-        UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) b[j] =
-            vector_load(panel + k * panel_pitch + j * WIDTH);
+        UNROLL for (size_t j = 0; j < vectors; j++) b[j] = vector_load(panel + j * WIDTH);
         UNROLL for (size_t r = 0; r < rows; r++) {
-            float a_rk = A.at[r * A.row + k * A.column];
-            UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) sum[r][j] += a_rk * b[j];
+            float a_rk = group[r / 4][r % 4 * A.row];
+            UNROLL for (size_t j = 0; j < vectors; j++) sum[r][j] += a_rk * b[j];
         }
+        UNROLL for (size_t g = 0; g < (rows + 3) / 4; g++) group[g] += A.column;
+        panel += panel_pitch;
     }
-    if (columns == TILE_COLUMNS) {
-        UNROLL for (size_t r = 0; r < rows; r++)
-            UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) {
+    UNROLL for (size_t r = 0; r < rows; r++)
+        UNROLL for (size_t j = 0; j < vectors; j++) {
             float *to = result + r * pitch + j * WIDTH;
             Vector start = (Vector){0};
             if (add) start = vector_load(to);
             else if (bias) start = vector_load(bias + j * WIDTH);
             vector_store(to, start + sum[r][j]);
         }
-        return;
-    }
-    UNROLL for (size_t r = 0; r < rows; r++) { /* at the right border of the result */
-        float row[TILE_COLUMNS];
-        UNROLL for (size_t j = 0; j < TILE_VECTORS; j++)
-            vector_store(row + j * WIDTH, sum[r][j]);
-        for (size_t n = 0; n < columns; n++) {
-            float start = add ? result[r * pitch + n] : bias ? bias[n] : 0;
-            result[r * pitch + n] = start + row[n];
-        }
-    }
 }
 
-/* All M rows of A against one panel, a tile at a time. */
+/* All M rows of A against one panel, a tile at a time.  At the right border of the result,
+ * where there are fewer than TILE_COLUMNS columns, the tile goes to a scratch first. */
 static void panel_multiply(float *result, size_t pitch, Matrix A, const float *panel,
                            size_t panel_pitch, const float *bias, size_t M, size_t columns,
                            size_t depth, bool add) {
+    float scratch[TILE_ROWS * TILE_COLUMNS];
+    bool border = columns < TILE_COLUMNS;
     for (size_t m = 0; m < M; m += TILE_ROWS) {
         size_t rows = M - m < TILE_ROWS ? M - m : TILE_ROWS;
-        float *to = result + m * pitch;
+        float *row = result + m * pitch, *to = border ? scratch : row;
+        size_t to_pitch = border ? TILE_COLUMNS : pitch;
+        bool to_add = add && !border;
+        const float *to_bias = border ? NULL : bias;
         Matrix from = {A.at + m * A.row, A.row, A.column};
 #define TILE(r)                                                                                \
     case r:                                                                                    \
         if (r <= TILE_ROWS)                                                                    \
-            tile_multiply(r, to, pitch, from, panel, panel_pitch, bias, columns, depth, add);  \
+            tile_multiply(r, TILE_VECTORS, to, to_pitch, from, panel, panel_pitch, to_bias,    \
+                          depth, to_add);                                                      \
         break
         switch (rows) {
             TILE(14); TILE(13); TILE(12); TILE(11); TILE(10); TILE(9); TILE(8);
             TILE(7); TILE(6); TILE(5); TILE(4); TILE(3); TILE(2); TILE(1);
         }
 #undef TILE
+        for (size_t r = 0; r < rows && border; r++)
+            for (size_t n = 0; n < columns; n++) {
+                float start = add ? row[r * pitch + n] : bias ? bias[n] : 0;
+                row[r * pitch + n] = start + scratch[r * TILE_COLUMNS + n];
+            }
     }
 }
 
@@ -956,29 +968,55 @@ static void panel_pack(float *panel, Matrix B, size_t k0, size_t depth, size_t n
  * was trained with. */
 enum { FEW_ROWS = 4, FEW_COLUMNS = 256 };
 
+/* sum_n += a_0 b_0,n + a_1 b_1,n + ... for four rows of B, or as many as there are.  Several at
+ * a time, so that the memory has several to fetch: 28 GB/s instead of 20, where a plain read
+ * has 31 (one thread, kernels of dev/bench/kernels.c at GPT-2's sizes). */
+static inline void rows_add(float *sum, const float *a, size_t a_stride, const float *b,
+                            size_t b_stride, size_t columns, size_t rows) {
+    if (rows >= 4) {
+        float a0 = a[0], a1 = a[a_stride], a2 = a[2 * a_stride], a3 = a[3 * a_stride];
+        const float *b1 = b + b_stride, *b2 = b1 + b_stride, *b3 = b2 + b_stride;
+        for (size_t n = 0; n < columns; n++) {
+            float s = sum[n];
+            s += a0 * b[n];
+            s += a1 * b1[n];
+            s += a2 * b2[n];
+            s += a3 * b3[n];
+            sum[n] = s;
+        }
+    } else
+        for (size_t k = 0; k < rows; k++)
+            scaled_add(sum, a[k * a_stride], b + k * b_stride, columns);
+}
+
 static void product_few_rows(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
                              size_t M, size_t N, size_t K, bool add) {
+    const size_t piece = piece_depth(K);
     #pragma omp parallel for if (2.0 * (double)M * (double)N * (double)K > PARALLEL_FLOPS)
     for (size_t n0 = 0; n0 < N; n0 += FEW_COLUMNS) {
         size_t columns = N - n0 < FEW_COLUMNS ? N - n0 : FEW_COLUMNS;
         float sum[FEW_ROWS][FEW_COLUMNS], panel[DEPTH * TILE_COLUMNS],
             turned[TILE_ROWS * TILE_COLUMNS];
-        for (size_t k0 = 0; k0 < K; k0 += DEPTH) {
-            size_t depth = K - k0 < DEPTH ? K - k0 : DEPTH;
+        for (size_t k0 = 0; k0 < K; k0 += piece) {
+            size_t depth = K - k0 < piece ? K - k0 : piece;
             const float *b = B.at + k0 * B.row + n0 * B.column;
             memset(sum, 0, sizeof sum);
             if (B.column == 1)
-                for (size_t k = 0; k < depth; k++)
+                for (size_t k = 0; k < depth; k += 4)
                     for (size_t m = 0; m < M; m++)
-                        scaled_add(sum[m], A.at[m * A.row + (k0 + k) * A.column], b + k * B.row,
-                                   columns);
+                        rows_add(sum[m], A.at + m * A.row + (k0 + k) * A.column, A.column,
+                                 b + k * B.row, B.row, columns, depth - k);
             else { /* B lies transposed: its columns are rows in memory, A becomes the panel */
                 panel_pack(panel, (Matrix){A.at, A.column, A.row}, k0, depth, 0, M);
                 for (size_t n = 0; n < columns; n += TILE_ROWS) {
                     size_t rows = columns - n < TILE_ROWS ? columns - n : TILE_ROWS;
-                    panel_multiply(turned, TILE_COLUMNS,
-                                   (Matrix){b + n * B.column, B.column, B.row}, panel,
-                                   TILE_COLUMNS, NULL, rows, TILE_COLUMNS, depth, false);
+                    Matrix from = {b + n * B.column, B.column, B.row};
+                    if (rows == TILE_ROWS && M <= WIDTH) /* one vector holds all M */
+                        tile_multiply(TILE_ROWS, 1, turned, TILE_COLUMNS, from, panel,
+                                      TILE_COLUMNS, NULL, depth, false);
+                    else
+                        panel_multiply(turned, TILE_COLUMNS, from, panel, TILE_COLUMNS, NULL,
+                                       rows, TILE_COLUMNS, depth, false);
                     for (size_t i = 0; i < rows * M; i++)
                         sum[i % M][n + i / M] = turned[i / M * TILE_COLUMNS + i % M];
                 }
@@ -1002,7 +1040,7 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
         return;
     }
     float *packed = storage; /* the calling thread's: all threads of the team see this one */
-    size_t tiles = (M + TILE_ROWS - 1) / TILE_ROWS;
+    size_t tiles = (M + TILE_ROWS - 1) / TILE_ROWS, piece = piece_depth(K);
     size_t blocks = (tiles + BLOCK_TILES - 1) / BLOCK_TILES;
     size_t block_rows =
         blocks ? (tiles + blocks - 1) / blocks * TILE_ROWS : 0; /* of equal size */
@@ -1010,8 +1048,8 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
     for (size_t n0 = 0; n0 < N; n0 += PANELS * TILE_COLUMNS) {
         size_t width = N - n0 < PANELS * TILE_COLUMNS ? N - n0 : PANELS * TILE_COLUMNS;
         size_t panels = (width + TILE_COLUMNS - 1) / TILE_COLUMNS;
-        for (size_t k0 = 0; k0 < K; k0 += DEPTH) {
-            size_t depth = K - k0 < DEPTH ? K - k0 : DEPTH;
+        for (size_t k0 = 0; k0 < K; k0 += piece) {
+            size_t depth = K - k0 < piece ? K - k0 : piece;
             #pragma omp for schedule(static)
             for (size_t p = 0; p < panels; p++) {
                 size_t n = p * TILE_COLUMNS, left = width - n;
@@ -1046,7 +1084,7 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
  *            ...
  *          key 64     [ . . S S S S S S ]    strip 1: `.` is s > t and counts as probability 0
  */
-enum { STRIP = 64 };
+enum { STRIP = 64, HEAD_PART = 128 }; /* keys in a strip; channels of a head at a time */
 
 /* Rows of a matrix as a panel: where TILE_COLUMNS of them are there, the rows themselves. */
 static const float *panel_rows(float *room, const float *from, size_t *pitch, size_t rows,
@@ -1071,13 +1109,13 @@ static void strip_product_add(float *result, size_t pitch, Matrix A, const float
 
 /* S[s][t] = sum over d of keys[s][d] queries[t][d], for `rows` keys and `count` queries.
  * turned holds the queries transposed; `fresh` says that it is not filled yet.  Where D is
- * larger than DEPTH it holds a part only, and is filled again each time. */
+ * larger than HEAD_PART it holds a part only, and is filled again each time. */
 static void scores_compute(float *S, float *turned, bool fresh, const float *keys,
                            size_t keys_pitch, const float *queries, size_t queries_pitch,
                            size_t rows, size_t count, size_t D) {
-    for (size_t d = 0; d < D; d += DEPTH) {
-        size_t depth = D - d < DEPTH ? D - d : DEPTH;
-        if (fresh || D > DEPTH)
+    for (size_t d = 0; d < D; d += HEAD_PART) {
+        size_t depth = D - d < HEAD_PART ? D - d : HEAD_PART;
+        if (fresh || D > HEAD_PART)
             panel_pack(turned, (Matrix){queries, 1, queries_pitch}, d, depth, 0, count);
         panel_multiply(S, TILE_COLUMNS, (Matrix){keys + d, keys_pitch, 1}, turned, TILE_COLUMNS,
                        NULL, rows, TILE_COLUMNS, depth, d > 0);
@@ -1096,7 +1134,7 @@ static inline float attention_factor(Dropout dropout, size_t T, size_t t, size_t
 static void attention_queries(float *y, size_t y_pitch, float *lse, const float *q,
                               size_t q_pitch, const float *k, const float *v, size_t kv_pitch,
                               size_t t0, size_t count, size_t T, size_t D, Dropout dropout) {
-    float S[STRIP * TILE_COLUMNS], turned[DEPTH * TILE_COLUMNS];
+    float S[STRIP * TILE_COLUMNS], turned[HEAD_PART * TILE_COLUMNS];
     float maximum[TILE_COLUMNS], sum[TILE_COLUMNS], shrink[TILE_COLUMNS];
     float scale = 1.0f / sqrtf((float)D);
     for (size_t t = 0; t < TILE_COLUMNS; t++) maximum[t] = -INFINITY, sum[t] = 0;
@@ -1159,7 +1197,7 @@ static void attention_queries_backward(float *dq, float *dk, float *dv, const fl
                                        const float *k, const float *v, size_t t0, size_t count,
                                        size_t T, size_t C, size_t D, Dropout dropout) {
     float P[STRIP * TILE_COLUMNS], dS[STRIP * TILE_COLUMNS];
-    float q_turned[DEPTH * TILE_COLUMNS], dy_turned[DEPTH * TILE_COLUMNS];
+    float q_turned[HEAD_PART * TILE_COLUMNS], dy_turned[HEAD_PART * TILE_COLUMNS];
     float sum_p_dp[TILE_COLUMNS] = {0}, lse_t[TILE_COLUMNS] = {0};
     float scale = 1.0f / sqrtf((float)D);
     const size_t pitch = 3 * C;
@@ -1827,7 +1865,7 @@ double gradient_norm(const float *gradient, size_t N) {
  *   m = beta1 m + (1 - beta1) g         v = beta2 v + (1 - beta2) g^2
  *   w -= lr (weight_decay w + (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps))
  * m and v start at 0, so they are too small at first; the divisors 1 - beta^step undo just
- * that. w, m, v, gradient (N); gradient_scale multiplies the gradient first (clipping); `step`
+ * that.  w, m, v, gradient (N); gradient_scale multiplies the gradient first (clipping); `step`
  * counts from one.  Leaves the gradient cleared, since it is at hand: a pass of its own would
  * cost time again.
  * Cost: 4 numbers read and 4 written for each weight: memory bandwidth, not arithmetic.
@@ -2307,7 +2345,7 @@ void gpt_decode(const GPT *gpt, Cache *cache, const int32_t *tokens, size_t coun
 
 /* --- Sampling ------------------------------------------------------------------------------
  * p[v] = exp(logit[v] / temperature) / sum; below 1 the likely becomes likelier, and at 0 only
- * the most likely is left. top_k keeps the k likeliest tokens (Fan et al. 2018,
+ * the most likely is left.  top_k keeps the k likeliest tokens (Fan et al. 2018,
  * arXiv:1805.04833), top_p the fewest whose probabilities reach p (Holtzman et al. 2019,
  * arXiv:1904.09751, section 3.1). */
 typedef struct {
@@ -2321,8 +2359,8 @@ typedef struct {
     uint32_t token;
 } Candidate;
 
-static int candidate_compare(const void *a,
-                             const void *b) { /* likeliest first, then smallest id */
+/* Likeliest first; of equal ones, the smallest id. */
+static int candidate_compare(const void *a, const void *b) {
     const Candidate *x = a, *y = b;
     return x->weight != y->weight ? (x->weight < y->weight) - (x->weight > y->weight)
                                   : (x->token > y->token) - (x->token < y->token);
@@ -2362,8 +2400,7 @@ void text_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
                    const uint32_t *prompt, size_t prompt_count, size_t count,
                    const Sampling *sampling, uint64_t seed, FILE *out) {
     size_t V = gpt->config.vocab, context = gpt->config.context, length = 0;
-    size_t known =
-        tokenizer->vocab; /* a vocabulary padded to a round size has ids without text */
+    size_t known = tokenizer->vocab; /* the model may have more ids, which stand for no text */
     int32_t *tokens = memory_allocate(context, sizeof *tokens);
     float *logits = memory_allocate(V, sizeof *logits);
     Candidate *room = memory_allocate(V, sizeof *room);
@@ -2396,8 +2433,8 @@ void text_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
  * 11. The training loop                                                [glossary: Training]
  * ====================================================================================== */
 
-typedef struct { /* every choice that the command line offers; section 12 has names and ranges
-                  */
+/* Every choice that the command line offers; section 12 has the names and the ranges. */
+typedef struct {
     size_t layers, heads, channels, context, vocab;
     bool no_bias;
     double dropout;
@@ -2424,10 +2461,7 @@ typedef struct { /* every choice that the command line offers; section 12 has na
 /* What the machine can do at best: FLOPs per second of a loop of multiply-adds on vectors that
  * never leave the registers, on all threads.  Takes some 20 ms. */
 double peak_flops(void) {
-    enum {
-        CHAINS = 12,
-        ROUNDS = 100000
-    }; /* chains: a multiply-add takes some 4 ticks, two start a tick */
+    enum { CHAINS = 12, ROUNDS = 100000 }; /* two can start in a tick, each takes some four */
     double best = 0;
     for (int attempt = 0; attempt < 5; attempt++) {
         double start = clock_seconds();
@@ -2497,8 +2531,7 @@ void budget_print(FILE *out, const Config *config, size_t micro_batch, int keep,
             bytes_text(activations), micro_batch, T);
     for (size_t i = 0; i < n; i++) {
         double bytes = 4.0 * (double)rows[i].count;
-        if (bytes < 0.02 * activations)
-            continue; /* the many small ones would hide the others */
+        if (bytes < 0.02 * activations) continue; /* they would hide the others */
         fprintf(out, "  %-40s %s\n", rows[i].name, bytes_text(bytes));
     }
     fprintf(out, "\nmemory: weights %s + gradients %s + Adam's two moments %s",
@@ -2587,8 +2620,7 @@ static void interrupt(int signal_number) {
  * smaller. */
 double batch_gradient(Run *run, uint64_t step) {
     size_t batch = run->o->batch, T = run->source.T;
-    uint64_t key =
-        random_bits(random_bits(run->o->seed, RANDOM_DROPOUT), step) | 1; /* 0 means none */
+    uint64_t key = random_bits(random_bits(run->o->seed, RANDOM_DROPOUT), step) | 1; /* not 0 */
     double sum = 0;
     for (size_t first = 0, B; first < batch; first += B) {
         B = batch - first < run->activations->B ? batch - first : run->activations->B;
@@ -2609,22 +2641,20 @@ static void progress_close(Run *run) {
 
 /* One updating line on a terminal, a line every log_every steps elsewhere. */
 static void progress_show(Run *run, uint64_t step, double loss, double norm, float lr) {
-    double now = clock_seconds(), elapsed = now - run->start;
-    double tokens = (double)run->o->batch * (double)run->source.T * (double)(step + 1);
-    double rate = tokens / elapsed,
-           left = elapsed / (double)(step + 1) * (double)(run->o->steps - step - 1);
-    bool last = step + 1 == run->o->steps;
-    if (run->terminal ? now - run->shown < 0.1 && !last
-                      : (step + 1) % run->o->log_every && !last && step)
-        return;
+    const Options *o = run->o;
+    double now = clock_seconds(), elapsed = now - run->start, done = (double)(step + 1);
+    double rate = (double)o->batch * (double)run->source.T * done / elapsed;
+    double peak = 100 * rate * flops_per_token(&run->gpt->config, run->source.T) / run->peak;
+    double left = elapsed / done * ((double)o->steps - done);
+    bool due = step == 0 || step + 1 == o->steps || (step + 1) % o->log_every == 0;
+    if (run->terminal ? now - run->shown < 0.1 && !due : !due) return;
     run->shown = now;
-    fprintf(stderr,
-            "%sstep %llu/%zu  epoch %.2f  loss %.4f  val %.4f  lr %.2e  norm %.3f  %.0f tok/s  "
-            "%.0f%% of peak  %d:%02d left%s",
-            run->terminal ? "\r" : "", (unsigned long long)step + 1, run->o->steps,
-            batch_epochs(&run->source, step + 1), loss, run->shown_loss, lr, norm, rate,
-            100 * rate * flops_per_token(&run->gpt->config, run->source.T) / run->peak,
-            (int)(left / 60), (int)left % 60, run->terminal ? "\033[K" : "\n");
+    fprintf(stderr, "%sstep %llu/%zu  epoch %.2f  loss %.4f", run->terminal ? "\r" : "",
+            (unsigned long long)step + 1, o->steps, batch_epochs(&run->source, step + 1), loss);
+    if (run->splits[SPLIT_VALIDATION].count) fprintf(stderr, "  val %.4f", run->shown_loss);
+    fprintf(stderr, "  lr %.2e  norm %.3f  %.0f tok/s  %.0f%% of peak  %d:%02d left%s", lr,
+            norm, rate, peak, (int)(left / 60), (int)left % 60,
+            run->terminal ? "\033[K" : "\n");
     run->line_open = run->terminal;
 }
 
@@ -2687,8 +2717,7 @@ static bool evaluation_run(Run *run, uint64_t step, double loss, float lr, doubl
     if (validated) e = validation_run(run, step, &improved);
     log_row(run, step, loss, validated ? &e : NULL, lr, norm);
     if (!isfinite(e.loss))
-        die("step %llu: the validation loss is not a finite number; %s keeps the last good "
-            "model",
+        die("step %llu: the validation loss is not a finite number; %s keeps the last good model",
             (unsigned long long)step, o->out);
     if (!isfinite(gradient_norm(run->gpt->weights, run->gpt->parameter_count)))
         die("step %llu: a weight is not a finite number; %s keeps the last good model",
@@ -2718,8 +2747,8 @@ static void run_report(const Run *run, uint64_t step, bool stopped_early) {
            o->out, run->best_folder, run->best_folder);
 }
 
-/* The loop itself.  Ends after o->steps steps, on Ctrl-C, or when validation no longer
- * improves. */
+/* The loop itself.  Ends after o->steps steps, on Ctrl-C, or when the validation loss no longer
+ * falls. */
 void run_train(Run *run) {
     const Options *o = run->o;
     OptimizerOptions update = {(float)o->beta1, (float)o->beta2, (float)o->eps,
@@ -2957,26 +2986,11 @@ static const struct Preset {
 };
 
 static const Options DEFAULTS = {
-    .order = ORDER_EPOCHS,
-    .min_lr = -1,
-    .schedule = SCHEDULE_COSINE,
-    .cooldown = 0,
-    .weight_decay = 0.1,
-    .beta1 = 0.9,
-    .eps = 1e-8,
-    .clip = 1.0,
-    .validation = 0.05,
-    .test = 0.05,
-    .eval_batches = 20,
-    .log_every = 50,
-    .sample = 200,
-    .out = "out/model",
-    .seed = 1,
-    .split = SPLIT_TEST,
-    .prompt = "\n",
-    .tokens = 500,
-    .temperature = 0.8,
-    .top_p = 1.0,
+    .order = ORDER_EPOCHS, .schedule = SCHEDULE_COSINE, .min_lr = -1, /* lr/10, set later */
+    .weight_decay = 0.1, .beta1 = 0.9, .eps = 1e-8, .clip = 1.0,
+    .validation = 0.05, .test = 0.05, .eval_batches = 20, .log_every = 50, .sample = 200,
+    .out = "out/model", .seed = 1, .split = SPLIT_TEST,
+    .prompt = "\n", .tokens = 500, .temperature = 0.8, .top_p = 1.0,
 };
 
 enum { COUNT, REAL, CHOICE, TEXT, TEXTS, FLAG }; /* types: size_t, double, int, char * ... */
