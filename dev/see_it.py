@@ -11,7 +11,8 @@ an ```expect block.  Three things are checked:
 
   - The command ends with status 0 within a minute.
   - Every line of the ```text block was printed, in that order.  A number in it stands for any
-    number, because times and losses differ between machines; `...` stands for lines left out.
+    number, because times and losses differ between machines (but `step 60` at the beginning of
+    a line is that step); `...` stands for lines left out.
   - Every line of the ```expect block: `holds EXPRESSION` must be true; any other line must be
     found in what was printed, after the place where the line before it was found.  In it,
     {name} stands for a number, and the expressions may use that name; {_} is any number.
@@ -52,9 +53,12 @@ def blocks(lines):
 
 
 def line_pattern(line):
-    """A shown line as a regular expression: numbers stand for any number, blanks for blanks."""
-    parts = re.split(f"({NUMBER})", " ".join(line.split()))
-    text = "".join(NUMBER if i % 2 else re.escape(part) for i, part in enumerate(parts))
+    """A shown line as a regular expression: numbers stand for any number, blanks for blanks; only
+    the step at the beginning of a progress line must be that very step."""
+    step, rest = re.match(r"((?:step [\d/]+)?)(.*)", " ".join(line.split())).groups()
+    parts = re.split(f"({NUMBER})", rest)
+    text = re.escape(step) + "".join(NUMBER if i % 2 else re.escape(part)
+                                     for i, part in enumerate(parts))
     return re.compile(r"\s*" + text.replace(r"\ ", r"\s+") + r"\s*$")
 
 
