@@ -565,7 +565,7 @@ static void check_option_terms(void) {
  * 5. Worked numbers
  *
  * A line of a ```numbers block is `name = 0.25 -1.5`.  What is computed must agree with each of
- * them to half a unit of its last printed digit (0.6 of it: the book rounds, and so do floats).
+ * them to half a unit of its last printed digit, and a little for the rounding of floats.
  * ====================================================================================== */
 
 enum { NUMBERS_MAX = 512 };
@@ -620,7 +620,7 @@ static void number(const char *name, const double *computed, size_t count) {
         const char *e = memchr(at, 'e', (size_t)(end - at));
         double unit = pow(10, (dot ? -(double)((e ? e : end) - dot - 1) : 0) +
                                   (e ? strtod(e + 1, NULL) : 0));
-        good = good && fabs(computed[i] - printed) <= 0.6 * unit + 1e-12;
+        good = good && fabs(computed[i] - printed) <= 0.5 * unit + 1e-6 * fabs(printed) + 1e-7;
         at = end;
     }
     good = good && at[strspn(at, " ")] == 0;
