@@ -349,7 +349,7 @@ terms=tests/glossary_terms.txt
 [ -f doc/glossary-terms ] && terms=doc/glossary-terms
 # Lists of terms are joined by commas, and so are some terms: the longest beginning that is a term is taken.
 cat > "$W/terms.awk" <<'AWK'
-NR == FNR { term[$0] = 1; next }
+NR == FNR { sub(/\t.*/, ""); term[$0] = 1; next } # the home of the term stands behind a tab
 {
     rest = $0
     while (rest != "") {
