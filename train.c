@@ -2841,6 +2841,31 @@ static void profile_table(const Run *run, ProfileRow rows[PROFILE_ROWS]) {
     memcpy(rows, all, sizeof all);
 }
 
+/* The four matrix products of a block, in one direction. */
+static void profile_products(GPT *gpt, Activations *a, size_t N, bool backward) {
+    const Layer y = layer_of(a, &gpt->config, 0);
+    size_t C = gpt->config.channels, F = 4 * C;
+    if (!backward) {
+        matmul_forward(y.qkv, a->norm, weight_of(gpt, QKV_W, 0), weight_of(gpt, QKV_B, 0), N, C,
+                       3 * C);
+        matmul_forward(a->branch, y.attention, weight_of(gpt, PROJ_W, 0),
+                       weight_of(gpt, PROJ_B, 0), N, C, C);
+        matmul_forward(y.fc, a->norm, weight_of(gpt, FC_W, 0), weight_of(gpt, FC_B, 0), N, C,
+                       F);
+        matmul_forward(a->branch, a->gelu, weight_of(gpt, OUT_W, 0), weight_of(gpt, OUT_B, 0),
+                       N, F, C);
+        return;
+    }
+    matmul_backward(a->dwide, gradient_of(gpt, OUT_W, 0), gradient_of(gpt, OUT_B, 0),
+                    a->dbranch, a->gelu, weight_of(gpt, OUT_W, 0), N, F, C);
+    matmul_backward(a->dnorm, gradient_of(gpt, FC_W, 0), gradient_of(gpt, FC_B, 0),
+                    a->dwide, a->norm, weight_of(gpt, FC_W, 0), N, C, F);
+    matmul_backward(a->dnorm, gradient_of(gpt, PROJ_W, 0), gradient_of(gpt, PROJ_B, 0),
+                    a->dbranch, y.attention, weight_of(gpt, PROJ_W, 0), N, C, C);
+    matmul_backward(a->dnorm, gradient_of(gpt, QKV_W, 0), gradient_of(gpt, QKV_B, 0),
+                    a->dwide, a->norm, weight_of(gpt, QKV_W, 0), N, C, 3 * C);
+}
+
 /* Runs one kernel, or what belongs to one row, once. */
 static void profile_call(Run *run, int row) {
     GPT *gpt = run->gpt;
@@ -2866,26 +2891,8 @@ static void profile_call(Run *run, int row) {
                            a->dnorm, y.ln1_mean, y.ln1_rstd, y.x, weight_of(gpt, LN1_W, 0), N,
                            C);
         break;
-    case PROFILE_MATMUL:
-        matmul_forward(y.qkv, a->norm, weight_of(gpt, QKV_W, 0), weight_of(gpt, QKV_B, 0), N, C,
-                       3 * C);
-        matmul_forward(a->branch, y.attention, weight_of(gpt, PROJ_W, 0),
-                       weight_of(gpt, PROJ_B, 0), N, C, C);
-        matmul_forward(y.fc, a->norm, weight_of(gpt, FC_W, 0), weight_of(gpt, FC_B, 0), N, C,
-                       F);
-        matmul_forward(a->branch, a->gelu, weight_of(gpt, OUT_W, 0), weight_of(gpt, OUT_B, 0),
-                       N, F, C);
-        break;
-    case PROFILE_MATMUL_BACK:
-        matmul_backward(a->dwide, gradient_of(gpt, OUT_W, 0), gradient_of(gpt, OUT_B, 0),
-                        a->dbranch, a->gelu, weight_of(gpt, OUT_W, 0), N, F, C);
-        matmul_backward(a->dnorm, gradient_of(gpt, FC_W, 0), gradient_of(gpt, FC_B, 0),
-                        a->dwide, a->norm, weight_of(gpt, FC_W, 0), N, C, F);
-        matmul_backward(a->dnorm, gradient_of(gpt, PROJ_W, 0), gradient_of(gpt, PROJ_B, 0),
-                        a->dbranch, y.attention, weight_of(gpt, PROJ_W, 0), N, C, C);
-        matmul_backward(a->dnorm, gradient_of(gpt, QKV_W, 0), gradient_of(gpt, QKV_B, 0),
-                        a->dwide, a->norm, weight_of(gpt, QKV_W, 0), N, C, 3 * C);
-        break;
+    case PROFILE_MATMUL: profile_products(gpt, a, N, false); break;
+    case PROFILE_MATMUL_BACK: profile_products(gpt, a, N, true); break;
     case PROFILE_ATTENTION:
         attention_forward(y.attention, y.lse, y.qkv, B, T, C, H, inside);
         break;

@@ -359,7 +359,8 @@ static void test_strings(void) {
         alike += bytes_hash(text, 8) >> 32 == mixed >> 32;
         wrong += strings_add(&s, text, 8) != round || strings_find(&s, text, 8) != round;
     }
-    check(alike == 200 && wrong == 0, "100 pairs of strings with one hash: %zu mixed up", wrong);
+    check(alike == 200 && wrong == 0, "100 pairs of strings with one hash: %zu mixed up",
+          wrong);
     strings_destroy(&s);
 }
 
