@@ -11,9 +11,10 @@
  *   5. Worked numbers          the ```numbers blocks, computed with train.c
  *   6. What can be seen        rows that the glossary shows
  *
- * The text must keep to a few forms, which README-like prose does anyway: `name()` is a function,
- * `--name` an option, `dir/file.ext` a file, "section N" a section of train.c or, after the name
- * of the file, of tokenizer.c.
+ * The text must keep to a few forms, which README-like prose does anyway: `name()` is a
+ * function,
+ * `--name` an option, `dir/file.ext` a file, "section N" a section of train.c or, after the
+ * name of the file, of tokenizer.c.
  */
 #define TRAIN_NO_MAIN
 #include "../train.c"
@@ -69,7 +70,8 @@ static char *slug_of(const char *heading, size_t length) {
 /* Blanks out fenced blocks, so that a line of a program is not taken for a heading. */
 static void doc_headings(Doc *doc) {
     bool fenced = false;
-    for (const char *at = (char *)doc->text.data; *at; at = *line_end(at) ? line_end(at) + 1 : "") {
+    for (const char *at = (char *)doc->text.data; *at;
+         at = *line_end(at) ? line_end(at) + 1 : "") {
         const char *first = at + strspn(at, " ");
         if (starts_with(first, "```")) fenced = !fenced;
         if (fenced || *at != '#') continue;
@@ -130,14 +132,17 @@ static const char *section_find(const Bytes *source, unsigned section, const cha
         char *after;
         unsigned long number = strtoul(digits, &after, 10);
         if (after == digits || *after != '.') continue;
-        if (start && number == section + 1) { *end = at; return start; }
+        if (start && number == section + 1) {
+            *end = at;
+            return start;
+        }
         if (number == section) start = at;
     }
     return start;
 }
 
-/* Does this stretch of C define the function?  Its name then stands on a line that begins in the
- * first column, and the line is neither a comment nor, in itself, a call. */
+/* Does this stretch of C define the function?  Its name then stands on a line that begins in
+ * the first column, and the line is neither a comment nor, in itself, a call. */
 static bool function_defined(const char *start, const char *end, const char *name) {
     size_t length = strlen(name);
     for (const char *at = start; (at = strstr(at, name)) && at < end; at++) {
@@ -181,13 +186,13 @@ static void entries_read(void) {
         const char *next = strstr(end, "\n## "), *other = strstr(end, "\n### ");
         if (!next || (other && other < next)) next = other;
         if (entry_count) assert(entries[entry_count - 1].end <= at);
-        entries[entry_count++] =
-            (Entry){text_copy(name, (size_t)(end - name)), end, next ? next : end + strlen(end)};
+        entries[entry_count++] = (Entry){text_copy(name, (size_t)(end - name)), end,
+                                         next ? next : end + strlen(end)};
     }
 }
 
-/* The entry for a name that a tag or a help text uses: the term, or the term without what stands
- * in brackets behind it. */
+/* The entry for a name that a tag or a help text uses: the term, or the term without what
+ * stands in brackets behind it. */
 static const Entry *entry_named(const char *name) {
     for (size_t i = 0; i < entry_count; i++) {
         const char *bracket = strstr(entries[i].term, " (");
@@ -203,7 +208,11 @@ static const Entry *entry_named(const char *name) {
 static char *entry_part(const Entry *e, const char *label) {
     char *mark = text_format("\n- **%s:**", label), *part = NULL;
     for (const char *at = e->body; (at = strstr(at, mark)) && at < e->end; at++) {
-        if (part) { free(part); free(mark); return NULL; } /* twice */
+        if (part) {
+            free(part);
+            free(mark);
+            return NULL;
+        } /* twice */
         const char *from = at + strlen(mark), *to = strstr(from, "\n- **");
         part = text_copy(from, (size_t)((to && to < e->end ? to : e->end) - from));
     }
@@ -217,7 +226,10 @@ static void check_glossary(void) {
     size_t count = 0, missing = 0, planned = 0;
     for (char *line = strtok((char *)terms.data, "\n"); line; line = strtok(NULL, "\n")) {
         char *home = strchr(line, '\t');
-        if (!home) { check(false, "glossary_terms.txt: '%s' has no home", line); continue; }
+        if (!home) {
+            check(false, "glossary_terms.txt: '%s' has no home", line);
+            continue;
+        }
         *home++ = 0;
         size_t found = 0;
         const Entry *e = NULL;
@@ -241,14 +253,16 @@ static void check_glossary(void) {
         free(lab);
         free(where);
     }
-    check(count > 100 && !missing, "%zu terms of glossary_terms.txt have one entry each", count);
+    check(count > 100 && !missing, "%zu terms of glossary_terms.txt have one entry each",
+          count);
     check(planned <= 2, "%zu terms of train.c are still planned, at most 2", planned);
     for (size_t i = 0; i < entry_count; i++) {
         const Entry *e = &entries[i];
         const char *previous = e->body;
         bool good = true;
         for (size_t l = 0; l < sizeof LABELS / sizeof *LABELS; l++) {
-            char *part = entry_part(e, LABELS[l]), *mark = text_format("\n- **%s:**", LABELS[l]);
+            char *part = entry_part(e, LABELS[l]),
+                 *mark = text_format("\n- **%s:**", LABELS[l]);
             const char *at = strstr(e->body, mark);
             good = good && part && strlen(part) > 8 && at >= previous;
             if (!part || strlen(part) <= 8)
@@ -298,7 +312,8 @@ static void check_glossary(void) {
     free(terms.data);
 }
 
-/* "train.c, section 7: `a()`, `b()`; section 8: `c()`": each is defined in that very section. */
+/* "train.c, section 7: `a()`, `b()`; section 8: `c()`": each is defined in that very section.
+ */
 static void check_where(void) {
     size_t names = 0, wrong = 0;
     for (size_t i = 0; i < entry_count; i++) {
@@ -312,7 +327,8 @@ static void check_where(void) {
             if (starts_with(at, "section ")) {
                 section = (unsigned)strtoul(at + 8, NULL, 10);
                 start = source ? section_find(source, section, &end) : NULL;
-                if (!start) check(false, "'%s': there is a section %u", entries[i].term, section);
+                if (!start)
+                    check(false, "'%s': there is a section %u", entries[i].term, section);
             }
             char *close = *at == '`' ? strchr(at + 1, '`') : NULL;
             if (!close) continue;
@@ -329,7 +345,8 @@ static void check_where(void) {
         }
         free(where);
     }
-    check(names > 50 && !wrong, "%zu functions stand in the sections that the glossary names", names);
+    check(names > 50 && !wrong, "%zu functions stand in the sections that the glossary names",
+          names);
 }
 
 /* =========================================================================================
@@ -355,9 +372,11 @@ static bool option_exists(const char *name, const char *program, char letter) {
     return found;
 }
 
-/* One command of a ```sh block: the program exists, its command exists and takes the options. */
+/* One command of a ```sh block: the program exists, its command exists and takes the options.
+ */
 static void check_command(const Doc *doc, const char *command) {
-    const char *train = strstr(command, "./train "), *tokenizer = strstr(command, "./tokenizer ");
+    const char *train = strstr(command, "./train "),
+               *tokenizer = strstr(command, "./tokenizer ");
     const char *program = train ? "train" : tokenizer ? "tokenizer" : NULL;
     const char *make = starts_with(command, "make ") ? command : strstr(command, " make ");
     if (make && !program) {
@@ -366,8 +385,9 @@ static void check_command(const Doc *doc, const char *command) {
         char *rule = text_format("\n%s:", name);
         bool test = starts_with(name, "build/test_");
         char *file = test ? text_format("tests/%s.c", name + 6) : NULL;
-        check(test ? access(file, F_OK) == 0 : strstr((char *)makefile.data, rule) != NULL ||
-              strchr(name, '=') != NULL, "%s: make %s exists", doc->path, name);
+        check(test ? access(file, F_OK) == 0
+                   : strstr((char *)makefile.data, rule) != NULL || strchr(name, '=') != NULL,
+              "%s: make %s exists", doc->path, name);
         free(name);
         free(rule);
         free(file);
@@ -401,8 +421,9 @@ static void check_command(const Doc *doc, const char *command) {
 /* A code span, or a word of a command: function, option, file? */
 static void check_span(const Doc *doc, const char *span, size_t counts[3]) {
     size_t length = strlen(span);
-    bool word = strspn(span, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789") ==
-                length - 2;
+    bool word =
+        strspn(span, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789") ==
+        length - 2;
     if (length > 2 && word && !strcmp(span + length - 2, "()")) {
         char *name = text_copy(span, length - 2);
         static Bytes checks;
@@ -415,7 +436,8 @@ static void check_span(const Doc *doc, const char *span, size_t counts[3]) {
     } else if (starts_with(span, "--")) {
         char *name = text_copy(span + 2, strcspn(span + 2, " ="));
         counts[1]++;
-        if (!option_exists(name, NULL, 0)) check(false, "%s: --%s is an option", doc->path, name);
+        if (!option_exists(name, NULL, 0))
+            check(false, "%s: --%s is an option", doc->path, name);
         free(name);
     } else if (starts_with(span, "./") || starts_with(span, "make ")) {
         check_command(doc, span);
@@ -439,7 +461,10 @@ static void check_link(const Doc *doc, const char *target) {
     const char *hash = strchr(target, '#');
     char *file = text_copy(target, hash ? (size_t)(hash - target) : strlen(target));
     char *path = *file ? text_format("doc/%s", file) : text_format("%s", doc->path);
-    if (starts_with(file, "../")) { free(path); path = text_format("%s", file + 3); }
+    if (starts_with(file, "../")) {
+        free(path);
+        path = text_format("%s", file + 3);
+    }
     bool ok = access(path, F_OK) == 0;
     const Doc *other = doc_find(path);
     if (hash) ok = ok && other && doc_has_anchor(other, hash + 1);
@@ -522,7 +547,8 @@ static void check_tags(const char *path, const Bytes *source) {
         size_t n = 0;
         for (const char *c = from; c < to && n + 1 < sizeof tag; c++) {
             bool wrapped = *c == '\n';
-            if (wrapped) while (c + 1 < to && strchr(" *\t", c[1])) c++;
+            if (wrapped)
+                while (c + 1 < to && strchr(" *\t", c[1])) c++;
             if (!wrapped) tag[n++] = *c;
             else if (n && tag[n - 1] != ' ') tag[n++] = ' ';
         }
@@ -577,7 +603,8 @@ static size_t number_count;
 
 static void numbers_read(void) {
     for (size_t d = 0; d < doc_count; d++)
-        for (const char *at = (char *)docs[d].text.data; (at = strstr(at, "\n```numbers\n")); at++) {
+        for (const char *at = (char *)docs[d].text.data; (at = strstr(at, "\n```numbers\n"));
+             at++) {
             const char *line = at + strlen("\n```numbers\n");
             for (; !starts_with(line, "```"); line = line_end(line) + 1) {
                 const char *equals = strstr(line, " = ");
@@ -654,7 +681,8 @@ static void compute_kernels(void) {
         NUMBERS("embedding.dwpe", dwpe);
     }
     { /* layer norm of 1 2 6 */
-        const float x[] = {1, 2, 6}, weight[] = {1, 2, 0.5f}, bias[] = {0, 0, 1}, dy[] = {1, 0, 0};
+        const float x[] = {1, 2, 6}, weight[] = {1, 2, 0.5f}, bias[] = {0, 0, 1},
+                    dy[] = {1, 0, 0};
         float y[3], mean, rstd, dx[3] = {0}, dweight[3] = {0}, dbias[3] = {0}, z[3];
         layernorm_forward(y, &mean, &rstd, x, weight, bias, 1, 3);
         layernorm_backward(dx, dweight, dbias, dy, &mean, &rstd, x, weight, 1, 3);
@@ -686,8 +714,8 @@ static void compute_kernels(void) {
             float y[2], lse[2], dqkv[6];
             (fast ? attention_forward : attention_forward_plain)(y, lse, qkv, 1, 2, 1, 1,
                                                                  (Dropout){0});
-            (fast ? attention_backward : attention_backward_plain)(dqkv, dy, y, lse, qkv, 1, 2, 1,
-                                                                   1, (Dropout){0});
+            (fast ? attention_backward : attention_backward_plain)(dqkv, dy, y, lse, qkv, 1, 2,
+                                                                   1, 1, (Dropout){0});
             const float dq[] = {dqkv[0], dqkv[3]}, dk[] = {dqkv[1], dqkv[4]};
             const float dv[] = {dqkv[2], dqkv[5]};
             const float p[] = {expf(0 - lse[1]), expf(2 - lse[1])};
@@ -704,12 +732,14 @@ static void compute_kernels(void) {
     { /* the same with dropout on P: a key that keeps P[1,0] and drops P[1,1] */
         const float qkv[] = {1, 0, 1, 2, 1, 3}, dy[] = {0, 1};
         Dropout dropout = {0.5f, 0, 0};
-        while (!(dropout_factor(dropout, 2) > 0 && dropout_factor(dropout, 3) == 0)) dropout.key++;
+        while (!(dropout_factor(dropout, 2) > 0 && dropout_factor(dropout, 3) == 0))
+            dropout.key++;
         for (int fast = 0; fast < 2; fast++) {
             float y[2], lse[2], dqkv[6];
-            (fast ? attention_forward : attention_forward_plain)(y, lse, qkv, 1, 2, 1, 1, dropout);
-            (fast ? attention_backward : attention_backward_plain)(dqkv, dy, y, lse, qkv, 1, 2, 1,
-                                                                   1, dropout);
+            (fast ? attention_forward : attention_forward_plain)(y, lse, qkv, 1, 2, 1, 1,
+                                                                 dropout);
+            (fast ? attention_backward : attention_backward_plain)(dqkv, dy, y, lse, qkv, 1, 2,
+                                                                   1, 1, dropout);
             const float dk[] = {dqkv[1], dqkv[4]}, dv[] = {dqkv[2], dqkv[5]};
             number_one("attention_dropout.y", y[1]);
             NUMBERS("attention_dropout.dk", dk);
@@ -796,8 +826,8 @@ static double rate_of(int kind, uint64_t step) {
     return learning_rate(&s, step);
 }
 
-/* Some steps on the loss sum(w^2)/2 over 100 weights, whose gradient is w; at step 20 the gradient
- * is 1000 times too long.  Returns the loss at the end. */
+/* Some steps on the loss sum(w^2)/2 over 100 weights, whose gradient is w; at step 20 the
+ * gradient is 1000 times too long.  Returns the loss at the end. */
 static double spike_run(double clip, double factor, uint64_t steps) {
     enum { N = 100 };
     float w[N], m[N] = {0}, v[N] = {0}, g[N];
@@ -851,8 +881,10 @@ static void compute_optimizer(void) {
         adamw_update(&w, &m, &v, &g, 1, 0.01f, 0.9f, 0.999f, 1e-8f, 0, 1.0f, 1000000);
         number_one("adamw.uncorrected_first_step", 1 - w);
     }
-    { /* decay apart from the gradient, and through it: two weights of 1, gradients 10 and 0.1 */
-        float apart[] = {1, 1}, through[] = {1, 1}, m[2] = {0}, v[2] = {0}, m2[2] = {0}, v2[2] = {0};
+    { /* decay apart from the gradient, and through it: two weights of 1, gradients 10 and 0.1
+       */
+        float apart[] = {1, 1}, through[] = {1, 1}, m[2] = {0}, v[2] = {0}, m2[2] = {0},
+              v2[2] = {0};
         for (uint64_t step = 1; step <= 100; step++) {
             float sign = step % 2 ? 1 : -1, g[] = {10 * sign, 0.1f * sign}, l2[2];
             for (int i = 0; i < 2; i++) l2[i] = g[i] + 0.1f * through[i];
@@ -896,8 +928,8 @@ static void check_numbers(void) {
  * 6. What can be seen
  * ====================================================================================== */
 
-static const char SENTENCE[] =
-    "A model writes one token, and then another one. It looks back at all that it has written. ";
+static const char SENTENCE[] = "A model writes one token, and then another one. It looks back "
+                               "at all that it has written. ";
 
 /* A small model with weights large enough for its gradients to be measured in float. */
 static GPT *small_model(size_t layers) {
@@ -915,8 +947,9 @@ static Split sentence_split(uint32_t *tokens, size_t count) {
 }
 
 /* The mean loss of one batch, and with `backward` its gradient in gpt->gradients. */
-static double batch_loss(GPT *gpt, Activations *a, const int32_t *inputs, const int32_t *targets,
-                         size_t B, size_t T, size_t whole, bool backward) {
+static double batch_loss(GPT *gpt, Activations *a, const int32_t *inputs,
+                         const int32_t *targets, size_t B, size_t T, size_t whole,
+                         bool backward) {
     float dlosses[256];
     double sum = 0;
     gpt_forward(gpt, a, inputs, targets, B, T, 0, 0);
@@ -948,16 +981,20 @@ static void see_text(void) {
         }
     }
     char shown[2][12] = {{0}};
-    for (int t = 0; t < 11; t++) shown[0][t] = (char)tokens[t], shown[1][t] = (char)tokens[t + 1];
-    check(!wrong && pairs == 4096,
-          "next token: inputs \"%s\", targets \"%s\": all %zu targets are the input one place on",
-          shown[0], shown[1], pairs);
+    for (int t = 0; t < 11; t++)
+        shown[0][t] = (char)tokens[t], shown[1][t] = (char)tokens[t + 1];
+    check(
+        !wrong && pairs == 4096,
+        "next token: inputs \"%s\", targets \"%s\": all %zu targets are the input one place on",
+        shown[0], shown[1], pairs);
     size_t windows = 0, again = 0;
     for (size_t i = 0; i < 1024; i++) windows += seen[i] == 1, again += seen[i] > 1;
     for (size_t i = 0; i < STEPS * B; i++) same += starts[0][i] == starts[1][i];
     check(windows == 64 && !again && same < 16,
-          "epoch: %zu windows of %d tokens: each read once in %d steps, and in another order in the "
-          "next epoch", windows, T, STEPS);
+          "epoch: %zu windows of %d tokens: each read once in %d steps, and in another order "
+          "in the "
+          "next epoch",
+          windows, T, STEPS);
 }
 
 static void see_gradients(void) {
@@ -991,8 +1028,9 @@ static void see_gradients(void) {
         memcpy(w, saved, t->count * sizeof *w);
         free(saved);
         double slope = (losses[0] - losses[1]) / (2 * h);
-        /* The sums of attention's keys do not change with their biases, but the tensor holds the
-         * biases of queries and values too.  1%: the loss has 7 digits, its change some 4. */
+        /* The sums of attention's keys do not change with their biases, but the tensor holds
+         * the biases of queries and values too.  1%: the loss has 7 digits, its change some 4.
+         */
         check(length > 1e-4 && fabs(slope - length) < 0.01 * length,
               "slope: %-40s backward %9.6f  difference %9.6f", t->name, length, slope);
     }
@@ -1003,16 +1041,18 @@ static void see_gradients(void) {
     for (size_t p = 0; p < COUNT_OF(PARTS); p++) {
         memset(gpt->gradients, 0, P * sizeof *gpt->gradients);
         for (size_t part = 0, first = 0; PARTS[p][part]; first += PARTS[p][part++])
-            batch_loss(gpt, a, inputs + first * T, targets + first * T, PARTS[p][part], T, B * T,
-                       true);
+            batch_loss(gpt, a, inputs + first * T, targets + first * T, PARTS[p][part], T,
+                       B * T, true);
         double distance = 0;
         for (size_t i = 0; i < P; i++)
             distance += pow((double)gpt->gradients[i] - gradient[i], 2);
         worst = fmax(worst, sqrt(distance) / gradient_norm(gradient, P));
     }
-    check(worst < 1e-5, /* two orders of adding the same numbers; a wrong divisor gives 0.3 */
-          "gradient accumulation: one batch of %d, 2 micro-batches of 3, and 4 and 2: gradients "
-          "differ by %.0e of their norm", B, worst);
+    check(
+        worst < 1e-5, /* two orders of adding the same numbers; a wrong divisor gives 0.3 */
+        "gradient accumulation: one batch of %d, 2 micro-batches of 3, and 4 and 2: gradients "
+        "differ by %.0e of their norm",
+        B, worst);
 
     /* Another token at place 5 is an input there and the target at place 4. */
     float before[T];
@@ -1025,8 +1065,8 @@ static void see_gradients(void) {
         same += t < 4 && before[t] == a->losses[t];
         changed += t >= 4 && before[t] != a->losses[t];
     }
-    check(same == 4 && changed == T - 4,
-          "causal: another token at t = 5 changes the losses from t = 4 on and no bit of the 4 before");
+    check(same == 4 && changed == T - 4, "causal: another token at t = 5 changes the losses "
+                                         "from t = 4 on and no bit of the 4 before");
     free(gradient);
     activations_destroy(a);
     gpt_destroy(gpt);
@@ -1044,11 +1084,13 @@ static void see_kernels(void) {
         Activations *a = activations_create(&gpt->config, B, T, KEEP_ALL, 0);
         batch_loss(gpt, a, inputs, targets, B, T, B * T, true);
         double norms[12];
-        for (size_t l = 12; l-- > 0;) { /* the walk of gpt_backward_hidden, stopped at each block */
+        for (size_t l = 12;
+             l-- > 0;) { /* the walk of gpt_backward_hidden, stopped at each block */
             if (l == 11) {
                 memset(a->dx, 0, B * T * 16 * sizeof *a->dx);
-                layernorm_backward(a->dx, gradient_of(gpt, LNF_W, 0), gradient_of(gpt, LNF_B, 0),
-                                   a->dnorm, a->lnf_mean, a->lnf_rstd, a->x + 12 * B * T * 16,
+                layernorm_backward(a->dx, gradient_of(gpt, LNF_W, 0),
+                                   gradient_of(gpt, LNF_B, 0), a->dnorm, a->lnf_mean,
+                                   a->lnf_rstd, a->x + 12 * B * T * 16,
                                    weight_of(gpt, LNF_W, 0), B * T, 16);
             }
             gpt_block_backward(gpt, a, l, B, T);
@@ -1056,7 +1098,8 @@ static void see_kernels(void) {
         }
         check(norms[11] > 0 && norms[0] > 0.1 * norms[11] && norms[0] < 10 * norms[11],
               "residual: 12 layers: gradient of the stream %.3f at the last block, %.3f at the "
-              "first, ratio %.2f", norms[11], norms[0], norms[0] / norms[11]);
+              "first, ratio %.2f",
+              norms[11], norms[0], norms[0] / norms[11]);
         activations_destroy(a);
         gpt_destroy(gpt);
     }
@@ -1064,12 +1107,14 @@ static void see_kernels(void) {
         enum { C = 64 };
         float x[C], weight[C], y[C], mean, rstd;
         double m = 0, v = 0;
-        for (int c = 0; c < C; c++) x[c] = 1000 + 3 * random_normal(5, (uint64_t)c), weight[c] = 1;
+        for (int c = 0; c < C; c++)
+            x[c] = 1000 + 3 * random_normal(5, (uint64_t)c), weight[c] = 1;
         layernorm_forward(y, &mean, &rstd, x, weight, NULL, 1, C);
         for (int c = 0; c < C; c++) m += y[c] / (double)C;
         for (int c = 0; c < C; c++) v += (y[c] - m) * (y[c] - m) / C;
         check(fabs(m) < 1e-4 && fabs(v - 1) < 1e-3,
-              "layer norm: %d channels around 1000 leave with mean %.6f, variance %.6f", C, m, v);
+              "layer norm: %d channels around 1000 leave with mean %.6f, variance %.6f", C, m,
+              v);
     }
     { /* dropout keeps the mean */
         enum { N = 100000 };
@@ -1080,8 +1125,8 @@ static void see_kernels(void) {
         for (size_t i = 0; i < N; i++) sum += x[i], zeros += x[i] == 0;
         /* The share has deviation sqrt(0.25 0.75 / N) = 0.0014; 5 of them are allowed. */
         check(fabs(zeros / N - 0.25) < 0.007 && fabs(sum / N - 1) < 0.01,
-              "dropout: rate 0.25: share set to 0: %.4f, mean of a tensor of ones: %.4f", zeros / N,
-              sum / N);
+              "dropout: rate 0.25: share set to 0: %.4f, mean of a tensor of ones: %.4f",
+              zeros / N, sum / N);
         free(x);
     }
     { /* softmax does not overflow, and does not see a constant */
@@ -1097,7 +1142,8 @@ static void see_kernels(void) {
               "softmax: logits 1001, 1002, 1003 give the losses of 1, 2, 3: %.6f %.6f %.6f",
               losses[0][0], losses[0][1], losses[0][2]);
     }
-    { /* clipping, through the model's own step: the first m is (1 - beta1) times the gradient */
+    { /* clipping, through the model's own step: the first m is (1 - beta1) times the gradient
+       */
         GPT *gpt = small_model(1);
         Optimizer *optimizer = optimizer_create(gpt->parameter_count);
         OptimizerOptions o = {0.9f, 0.99f, 1e-8f, 0, 1};
@@ -1114,8 +1160,10 @@ static void see_kernels(void) {
         gpt_destroy(gpt);
         double with = spike_run(20, 1000, 80), without = spike_run(0, 1000, 80);
         check(with < without / 2,
-              "clipping: one gradient 1000 times too long at step 20 of 80: loss %.4f with clipping, "
-              "%.4f without", with, without);
+              "clipping: one gradient 1000 times too long at step 20 of 80: loss %.4f with "
+              "clipping, "
+              "%.4f without",
+              with, without);
     }
 }
 
