@@ -2717,8 +2717,8 @@ static bool evaluation_run(Run *run, uint64_t step, double loss, float lr, doubl
     if (validated) e = validation_run(run, step, &improved);
     log_row(run, step, loss, validated ? &e : NULL, lr, norm);
     if (!isfinite(e.loss))
-        die("step %llu: the validation loss is not a finite number; %s keeps the last good model",
-            (unsigned long long)step, o->out);
+        die("step %llu: the validation loss is not a finite number; %s keeps the last good "
+            "model", (unsigned long long)step, o->out);
     if (!isfinite(gradient_norm(run->gpt->weights, run->gpt->parameter_count)))
         die("step %llu: a weight is not a finite number; %s keeps the last good model",
             (unsigned long long)step, o->out);

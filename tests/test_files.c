@@ -227,16 +227,18 @@ static void test_hostile(const ModelFiles *good) {
     check(refused == tried, "config.json cut short: %zu of %zu lengths end in one line", refused, tried);
 
     /* Sizes of the header. */
-    const struct { const char *name; uint64_t size; } lengths[] = {{"header of 2^63 bytes", (uint64_t)1 << 63},
-        {"header of 2^64 - 1 bytes", UINT64_MAX}, {"header of 2^64 - 8 bytes", UINT64_MAX - 7},
-        {"header of 0 bytes", 0}, {"header one byte longer than the file", good->weights.size - 7},
-        {"header as long as the file", good->weights.size - 8}, {"header cut by a byte", header - 8}};
+    static const char large[] = "its header should have", other[] = "model.safetensors";
+    const struct { const char *name; uint64_t size; const char *words; } lengths[] = {
+        {"header of 2^63 bytes", (uint64_t)1 << 63, large}, {"header of 2^64 - 1 bytes", UINT64_MAX, large},
+        {"header of 2^64 - 8 bytes", UINT64_MAX - 7, large}, {"header of 0 bytes", 0, other},
+        {"header one byte longer than the file", good->weights.size - 7, large},
+        {"header as long as the file", good->weights.size - 8, other}, {"header cut by a byte", header - 8, other}};
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         bad = *good;
         bad.weights.data = memory_allocate(bad.weights.size, 1);
         memcpy(bad.weights.data, good->weights.data, bad.weights.size);
         for (int b = 0; b < 8; b++) bad.weights.data[b] = (unsigned char)(lengths[i].size >> 8 * b);
-        check_refused(lengths[i].name, &bad, "model.safetensors");
+        check_refused(lengths[i].name, &bad, lengths[i].words);
         free(bad.weights.data);
     }
 
@@ -270,6 +272,7 @@ static void test_hostile(const ModelFiles *good) {
         {"offsets that end beyond the file", "[0, 48]", "[0, 1000000]", "offsets"},
         {"offsets turned around", "[0, 48]", "[48, 0]", "offsets"},
         {"offsets that leave 4 bytes out", "[0, 48]", "[0, 44]", "offsets"},
+        {"offsets that take in 4 bytes more", "[0, 48]", "[0, 52]", "offsets"},
         {"offsets around 2^64", "[0, 48]", "[18446744073709551568, 0]", "model.safetensors"},
         {"one offset", "[0, 48]", "[0]", "offsets"},
         {"three offsets", "[0, 48]", "[0, 48, 96]", "offsets"},

@@ -352,6 +352,12 @@ static void test_micro_batches(void) {
               with_dropout ? 0.3 : 0.0);
         double next = batch_gradient(&whole->run, 4);
         check(next != loss, "dropout %.1f: the next step has another loss", with_dropout ? 0.3 : 0.0);
+        if (with_dropout) { /* the same model on the same batch: only dropout can make a difference */
+            Inside *without = inside_create(12, 12, 0, NULL);
+            double plain = batch_gradient(&without->run, 3);
+            check(fabs(loss / plain - 1) > 1e-4, "dropout: a step's loss is another one than without, %.6f and %.6f", loss, plain);
+            inside_destroy(without);
+        }
         if (with_dropout) { /* one sequence, the same tokens: only the mask can differ */
             gpt_forward(whole->run.gpt, whole->run.activations, whole->run.inputs, whole->run.targets, 1, 6, 5, 0);
             float first = whole->run.activations->losses[3];
