@@ -3,7 +3,7 @@
 
     make && python3 dev/see_it.py               every command of the documents below
     python3 dev/see_it.py --only "Perplexity"   one entry (may be given several times)
-    python3 dev/see_it.py --update              also writes what is printed now into the documents
+    python3 dev/see_it.py --update              also writes what is printed into them
 
 The documents are doc/glossary.md and doc/reading.md.  An entry, under a heading "### TERM",
 shows a command in a ```sh block, some lines of what it prints in a ```text block, and mostly a
