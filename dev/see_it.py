@@ -3,11 +3,11 @@
 
     make && python3 dev/see_it.py               every command of the documents below
     python3 dev/see_it.py --only "Perplexity"   one entry (may be given several times)
-    python3 dev/see_it.py --update              also writes the lines printed now into the document
+    python3 dev/see_it.py --update              also writes what is printed into them
 
-The documents are doc/glossary.md and doc/reading.md.  An entry, under a heading "### TERM", shows
-a command in a ```sh block, some lines of what it prints in a ```text block, and mostly a claim in
-an ```expect block.  Three things are checked:
+The documents are doc/glossary.md and doc/reading.md.  An entry, under a heading "### TERM",
+shows a command in a ```sh block, some lines of what it prints in a ```text block, and mostly a
+claim in an ```expect block.  Three things are checked:
 
   - The command ends with status 0 within a minute.
   - Every line of the ```text block was printed, in that order.  A number in it stands for any
@@ -17,8 +17,9 @@ an ```expect block.  Three things are checked:
     found in what was printed, after the place where the line before it was found.  In it,
     {name} stands for a number, and the expressions may use that name; {_} is any number.
 
-Blanks count as one blank everywhere.  The first command of the glossary makes the model that some
-entries use; it is always run.  Needs a built ./train and ./tokenizer and Python's standard library.
+Blanks count as one blank everywhere.  The first command of the glossary makes the model that
+some entries use; it is always run.  Needs a built ./train and ./tokenizer and Python's standard
+library.
 """
 import argparse
 import math
@@ -53,8 +54,8 @@ def blocks(lines):
 
 
 def line_pattern(line):
-    """A shown line as a regular expression: numbers stand for any number, blanks for blanks; only
-    the step at the beginning of a progress line must be that very step."""
+    """A shown line as a regular expression: numbers stand for any number, blanks for
+    blanks; only the step at the beginning of a progress line must be that very step."""
     step, rest = re.match(r"((?:step [\d/]+)?)(.*)", " ".join(line.split())).groups()
     parts = re.split(f"({NUMBER})", rest)
     text = re.escape(step) + "".join(NUMBER if i % 2 else re.escape(part)
@@ -118,7 +119,8 @@ def run(command):
     except subprocess.TimeoutExpired:
         return "", f"took longer than {LIMIT} s", LIMIT
     status = done.returncode
-    return done.stdout, f"ended with status {status}" if status else "", time.monotonic() - start
+    problem = f"ended with status {status}" if status else ""
+    return done.stdout, problem, time.monotonic() - start
 
 
 def entries_of(lines, name):
@@ -129,7 +131,8 @@ def entries_of(lines, name):
         term = next((starts[i] for i in sorted(starts, reverse=True) if i < first),
                     "(before the first entry)")
         if language == "sh":
-            entries.append({"term": term, "command": (first, end), "text": None, "expect": None})
+            entries.append({"term": term, "command": (first, end),
+                            "text": None, "expect": None})
         elif language in ("text", "expect"):
             if not entries or entries[-1]["term"] != term or entries[-1][language]:
                 sys.exit(f"{name}:{first}: a ```{language} block without its command")
@@ -158,7 +161,8 @@ def document_run(path, options):
             problems += check_expect(lines[first:end], output)
         if not entry["text"] and not entry["expect"]:
             problems.append("the document shows nothing of what it prints")
-        print(f"{'FAIL' if problems else 'ok'}    {entry['term']}  ({seconds:.1f} s)", flush=True)
+        verdict = "FAIL" if problems else "ok  "
+        print(f"{verdict}  {entry['term']}  ({seconds:.1f} s)", flush=True)
         for text in problems:
             print(f"      {text}")
         if problem:

@@ -132,7 +132,10 @@ static const char *section_find(const Bytes *source, unsigned section, const cha
         char *after;
         unsigned long number = strtoul(digits, &after, 10);
         if (after == digits || *after != '.') continue;
-        if (start && number == section + 1) { *end = at; return start; }
+        if (start && number == section + 1) {
+            *end = at;
+            return start;
+        }
         if (number == section) start = at;
     }
     return start;
@@ -205,7 +208,11 @@ static const Entry *entry_named(const char *name) {
 static char *entry_part(const Entry *e, const char *label) {
     char *mark = text_format("\n- **%s:**", label), *part = NULL;
     for (const char *at = e->body; (at = strstr(at, mark)) && at < e->end; at++) {
-        if (part) { free(part); free(mark); return NULL; } /* twice */
+        if (part) {
+            free(part);
+            free(mark);
+            return NULL;
+        } /* twice */
         const char *from = at + strlen(mark), *to = strstr(from, "\n- **");
         part = text_copy(from, (size_t)((to && to < e->end ? to : e->end) - from));
     }
@@ -219,7 +226,10 @@ static void check_glossary(void) {
     size_t count = 0, missing = 0, planned = 0;
     for (char *line = strtok((char *)terms.data, "\n"); line; line = strtok(NULL, "\n")) {
         char *home = strchr(line, '\t');
-        if (!home) { check(false, "glossary_terms.txt: '%s' has no home", line); continue; }
+        if (!home) {
+            check(false, "glossary_terms.txt: '%s' has no home", line);
+            continue;
+        }
         *home++ = 0;
         size_t found = 0;
         const Entry *e = NULL;
@@ -375,8 +385,9 @@ static void check_command(const Doc *doc, const char *command) {
         char *rule = text_format("\n%s:", name);
         bool test = starts_with(name, "build/test_");
         char *file = test ? text_format("tests/%s.c", name + 6) : NULL;
-        check(test ? access(file, F_OK) == 0 : strstr((char *)makefile.data, rule) != NULL ||
-              strchr(name, '=') != NULL, "%s: make %s exists", doc->path, name);
+        check(test ? access(file, F_OK) == 0
+                   : strstr((char *)makefile.data, rule) != NULL || strchr(name, '=') != NULL,
+              "%s: make %s exists", doc->path, name);
         free(name);
         free(rule);
         free(file);
@@ -450,7 +461,10 @@ static void check_link(const Doc *doc, const char *target) {
     const char *hash = strchr(target, '#');
     char *file = text_copy(target, hash ? (size_t)(hash - target) : strlen(target));
     char *path = *file ? text_format("doc/%s", file) : text_format("%s", doc->path);
-    if (starts_with(file, "../")) { free(path); path = text_format("%s", file + 3); }
+    if (starts_with(file, "../")) {
+        free(path);
+        path = text_format("%s", file + 3);
+    }
     bool ok = access(path, F_OK) == 0;
     const Doc *other = doc_find(path);
     if (hash) ok = ok && other && doc_has_anchor(other, hash + 1);
@@ -533,7 +547,8 @@ static void check_tags(const char *path, const Bytes *source) {
         size_t n = 0;
         for (const char *c = from; c < to && n + 1 < sizeof tag; c++) {
             bool wrapped = *c == '\n';
-            if (wrapped) while (c + 1 < to && strchr(" *\t", c[1])) c++;
+            if (wrapped)
+                while (c + 1 < to && strchr(" *\t", c[1])) c++;
             if (!wrapped) tag[n++] = *c;
             else if (n && tag[n - 1] != ' ') tag[n++] = ' ';
         }
@@ -1083,7 +1098,8 @@ static void see_kernels(void) {
         }
         check(norms[11] > 0 && norms[0] > 0.1 * norms[11] && norms[0] < 10 * norms[11],
               "residual: 12 layers: gradient of the stream %.3f at the last block, %.3f at the "
-              "first, ratio %.2f", norms[11], norms[0], norms[0] / norms[11]);
+              "first, ratio %.2f",
+              norms[11], norms[0], norms[0] / norms[11]);
         activations_destroy(a);
         gpt_destroy(gpt);
     }
