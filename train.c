@@ -2690,7 +2690,7 @@ static void sample_show(Run *run, size_t count) {
 static Evaluation validation_run(Run *run, uint64_t step, bool *improved) {
     Evaluation e = split_evaluate(run->gpt, run->activations, run->tokenizer,
                                   &run->splits[SPLIT_VALIDATION],
-                                  run->o->eval_batches * run->activations->B);
+                                  run->o->eval_batches * run->o->batch);
     *improved = e.loss < run->best_loss && (step > 0 || run->o->init);
     if (*improved) {
         run->best_loss = e.loss;
@@ -3066,7 +3066,7 @@ static const struct OptionRow {
     {"eval-every", "t", COUNT, AT(eval_every), 1, 1e12, NULL, "250",
      "steps from one evaluation to the next; each saves the model", "Validation set"},
     {"eval-batches", "te", COUNT, AT(eval_batches), 0, 1e9, NULL, "20; eval: 0",
-     "micro-batches in an evaluation; 0: the whole split", "Validation set"},
+     "batches in an evaluation; 0: the whole split", "Validation set"},
     {"patience", "t", COUNT, AT(patience), 0, 1e9, NULL, "0",
      "stop after so many evaluations without a better one; 0: never", "Early stopping"},
     {"log-every", "t", COUNT, AT(log_every), 1, 1e9, NULL, NULL,
@@ -3291,6 +3291,8 @@ static void run_corpus(Run *run, const Bytes *text, size_t T) {
     run->corpus.bytes = text->size;
     run->corpus.count =
         tokenizer_encode(run->tokenizer, text->data, text->size, name, &run->corpus.tokens);
+    fprintf(stderr, "%-12s %zu bytes, %zu tokens, vocabulary %zu\n", "text", text->size,
+            run->corpus.count, run->tokenizer->vocab);
     corpus_split(&run->corpus, run->o->validation, run->o->test, run->splits);
     for (int i = 0; i < SPLITS; i++) {
         const Split *s = &run->splits[i];
@@ -3436,7 +3438,7 @@ static void command_eval(const Options *o) {
             split->count, T);
     run.activations = activations_create(&run.gpt->config, o->micro_batch, T, KEEP_NOTHING, 0);
     Evaluation e = split_evaluate(run.gpt, run.activations, run.tokenizer, split,
-                                  o->eval_batches * o->micro_batch);
+                                  o->eval_batches * o->batch);
     printf("%s: loss %.4f, perplexity %.4g, %.4f bits per byte, over %zu tokens\n", split->name,
            e.loss, exp(e.loss), e.bits_per_byte, e.tokens);
     run_destroy(&run);
