@@ -30,6 +30,10 @@ build/test_%: tests/test_%.c tests/check.c $(wildcard tests/child.c) $(SOURCES) 
 build/train-debug: $(SOURCES) | build
 	$(CC) $(FLAGS) $(SANITIZE) train.c -o $@ -lm
 
+# Without OpenMP: the tests compare its losses with those of build/train, to the last bit.
+build/train-plain: $(SOURCES) | build
+	$(CC) $(FLAGS) train.c -o $@ -lm
+
 build:
 	mkdir -p build
 
@@ -39,8 +43,8 @@ run: build/train
 	./train --out out/first --overwrite --steps 3000
 	./train generate --model out/first/best
 
-test: build/train $(TESTS)
-	sh tests/run.sh $(TESTS)
+test: build/train build/train-plain $(TESTS)
+	TRAIN_PLAIN=build/train-plain sh tests/run.sh $(TESTS)
 
 # The rest needs Python and the packages of dev/requirements.txt.
 check-reference: # PyTorch makes the reference tensors again

@@ -3365,9 +3365,10 @@ static void run_allocate(Run *run, const Config *config) {
 static void command_train(const Options *o) {
     Run run = {.o = o, .best_loss = INFINITY, .terminal = isatty(STDERR_FILENO)};
     char *path = text_format("%s/model.safetensors", o->out);
-    if (access(path, F_OK) == 0 && !o->overwrite && !o->profile)
-        die("%s: already holds a model; choose another --out, or say --overwrite", o->out);
+    bool taken = access(path, F_OK) == 0;
     free(path);
+    if (taken && !o->overwrite && !o->profile)
+        die("%s: already holds a model; choose another --out, or say --overwrite", o->out);
     Bytes text = data_read(o);
     run.tokenizer = run_tokenizer(o, &text);
     Config config = run_config(o, run.tokenizer->vocab);
