@@ -103,8 +103,8 @@ int thread_count(void) {
  * repeatable on any number of threads, and what lets dropout draw its mask again in the
  * backward pass.  The function is SplitMix64's: the index-th value of the sequence that starts
  * at `key` (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators", section
- * 3).  Keys nest: random_bits(random_bits(seed, step), layer) is a key for that step and layer.
- * */
+ * 3).  Keys nest: random_bits(random_bits(seed, step), layer) is a key for that step and
+ * layer. */
 static inline uint64_t random_bits(uint64_t key, uint64_t index) {
     uint64_t z = key + (index + 1) * 0x9E3779B97F4A7C15u;
     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
@@ -273,8 +273,8 @@ static size_t window_start(const BatchSource *source, uint64_t step, size_t i) {
 }
 
 /* Inputs (count,T) and targets (count,T): `count` sequences of this rank from its first-th on.
- * Targets are the inputs shifted by one.  [glossary: Next-token prediction, Self-supervised
- * learning] */
+ * Targets are the inputs shifted by one.
+ * [glossary: Next-token prediction, Self-supervised learning] */
 void batch_read(const BatchSource *source, uint64_t step, size_t first, size_t count,
                 int32_t *inputs, int32_t *targets) {
     size_t T = source->T, mine = source->rank * (source->batch / source->world);
@@ -295,19 +295,6 @@ double batch_epochs(const BatchSource *source, uint64_t steps) {
            (double)(source->split->count - 1);
 }
 
-/* A view of a matrix: element (i, j) is at[i*row + j*column].  Its transpose is the same view
- * with the two strides exchanged, so that no kernel needs a second version for transposed
- * inputs. */
-typedef struct {
-    const float *at;
-    size_t row, column;
-} Matrix;
-
-/* Section 5: result (M,N), rows `pitch` floats apart, set to A (M,K) times B (K,N) plus bias
- * (N, or NULL), or, with `add`, increased by A times B. */
-void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
-                    size_t M, size_t N, size_t K, bool add);
-
 /* =========================================================================================
  * 4. Kernels
  *
@@ -324,7 +311,7 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
  *   - No kernel allocates, prints, or keeps anything between calls.
  *   - Threads divide the *outputs*: an output element is computed by one thread, in an order
  *     that does not depend on how many there are.  So neither does any result, to the last bit.
- *     [glossary: Forward pass, Backpropagation]
+ *     [glossary: Forward pass, Backpropagation (backward pass)]
  * ====================================================================================== */
 
 /* A sum of floats taken one after another cannot be vectorised: the compiler may not change
@@ -355,6 +342,9 @@ static inline float dot_product(const float *a, const float *b, size_t N) {
 static inline void scaled_add(float *y, float factor, const float *x, size_t N) {
     for (size_t i = 0; i < N; i++) y[i] += factor * x[i];
 }
+
+/* Loops over fewer elements than this stay on one thread: waking the others costs more. */
+enum { PARALLEL_ELEMENTS = 16384 };
 
 /* e^x with a relative error near 1e-7 for x in [-86, 88]; beyond, the value at the border; NaN
  * stays NaN.  libm's expf is as exact but is called for one number at a time; this is
@@ -387,6 +377,19 @@ static inline float exponential(float x) {
     return x != x ? x : e;
 }
 
+/* A view of a matrix: element (i, j) is at[i*row + j*column].  Its transpose is the same view
+ * with the two strides exchanged, so that no kernel needs a second version for transposed
+ * inputs. */
+typedef struct {
+    const float *at;
+    size_t row, column;
+} Matrix;
+
+/* Section 5: result (M,N), rows `pitch` floats apart, set to A (M,K) times B (K,N) plus bias
+ * (N, or NULL), or, with `add`, increased by A times B. */
+void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
+                    size_t M, size_t N, size_t K, bool add);
+
 /* --- Embedding --------------------------------------- [glossary: Embedding] ---------------
  * A token is a number with no meaning; its row of wte is what the model knows of it, and the
  * row of wpe what it knows of the place.
@@ -399,7 +402,7 @@ static inline float exponential(float x) {
  * would race, so they divide the channels. */
 void embedding_forward(float *x, const int32_t *tokens, const float *wte, const float *wpe,
                        size_t B, size_t T, size_t C) {
-    #pragma omp parallel for
+    #pragma omp parallel for if (B * T * C > PARALLEL_ELEMENTS)
     for (size_t bt = 0; bt < B * T; bt++) {
         const float *token = wte + (size_t)tokens[bt] * C, *place = wpe + bt % T * C;
         for (size_t c = 0; c < C; c++) x[bt * C + c] = token[c] + place[c];
@@ -430,16 +433,16 @@ void embedding_backward(float *dwte, float *dwpe, const float *dx, const int32_t
  *   dx += rstd (g - mean(g) - z mean(g z))      dweight += dy z      dbias += dy
  * The first term alone would be right if mean and rstd were constants.  Adding a constant to x
  * changes nothing, so dx must have mean 0: the second term.  Stretching x - mean changes
- * nothing, so dx must have no component along z: the third.  (doc/derivations.md has the
- * steps.) Shapes: x, y (N,C); mean, rstd (N), saved; weight, bias (C).  Cost: some 8 N C FLOPs
- * forward.  Pitfall: the variance from mean(x^2) - mean^2 loses every digit when the mean is
- * large; so the mean is taken off first, in a second pass over a row that is still in the
- * cache. */
+ * nothing, so dx must have no component along z: the third. (doc/derivations.md has the steps.)
+ * Shapes: x, y (N,C); mean, rstd (N), saved; weight, bias (C).
+ * Cost: some 8 N C FLOPs forward.
+ * Pitfall: the variance from mean(x^2) - mean^2 loses every digit when the mean is large; so
+ * the mean is taken off first, in a second pass over a row that is still in the cache. */
 static const float LAYERNORM_EPS = 1e-5f;
 
 void layernorm_forward(float *y, float *mean, float *rstd, const float *x, const float *weight,
                        const float *bias, size_t N, size_t C) {
-    #pragma omp parallel for
+    #pragma omp parallel for if (N * C > PARALLEL_ELEMENTS)
     for (size_t n = 0; n < N; n++) {
         const float *x_n = x + n * C;
         float *y_n = y + n * C;
@@ -543,13 +546,13 @@ void matmul_backward(float *dx /* sets; NULL: not wanted */, float *dweight, flo
 
 /* --- Dropout ----------------------------------------- [glossary: Dropout] ------------------
  * While training, sets each element to 0 with probability `rate` and divides the others by 1 -
- * rate, so that the expected value stays (Srivastava et al.  2014).  No channel can then rely
- * on another one being there.
+ * rate, so that the expected value stays (Srivastava et al. 2014).  No channel can then rely on
+ * another one being there.
  *   y_i = x_i keep_i / (1 - rate)            dx_i = dy_i keep_i / (1 - rate)
  * keep_i is not stored: it is drawn again in the backward pass from (key, number of the
- * element). `first` is the number of element 0, so that a micro-batch draws what its sequences
- * would have drawn inside the whole batch.  Pitfall: generation and evaluation must run without
- * it (rate 0). */
+ * element).  `first` is the number of element 0, so that a micro-batch draws what its sequences
+ * would have drawn inside the whole batch.
+ * Pitfall: generation and evaluation must run without it (rate 0). */
 typedef struct {
     float rate;     /* share of elements set to 0, in [0, 1); 0 switches dropout off */
     uint64_t key;   /* of the seed, the step and the place in the model */
@@ -575,7 +578,7 @@ void dropout_backward(float *dx /* sets; may be dy */, const float *dy, size_t N
 /* --- Causal self-attention --------------------------- [glossary: Self-attention] -----------
  * The one place where tokens look at each other.  Every place t asks with its query q, every
  * place s <= t answers with its key k, and what t receives is the mean of the values v weighted
- * by how well they match (Vaswani et al.  2017, arXiv:1706.03762, eq.  1).  For one head, D =
+ * by how well they match (Vaswani et al. 2017, arXiv:1706.03762, eq. 1).  For one head, D =
  * C/H:
  *   S[t,s] = q[t].k[s] / sqrt(D)     P[t,s] = exp(S[t,s]) / sum over s' <= t of exp(S[t,s'])
  *   y[t] = sum over s <= t of P[t,s] v[s]
@@ -598,9 +601,10 @@ void dropout_backward(float *dx /* sets; may be dy */, const float *dy, size_t N
  * Dropout multiplies P by a factor f in y and dP by the same f; dy.y remains the sum.
  *
  * Shapes: qkv (B,T,3C), a row holds q, k, v with head h at channels h*D..; y (B,T,C); lse
- * (B,H,T), saved.  Cost: 2 T C FLOPs a token forward (half of 4 T C, for s <= t), 5/2 of it
- * backward.  Pitfall: exp(S) overflows from S = 89 on; the maximum is taken off first.  Looking
- * at s > t would show the model the very token that it is asked to predict.  These two are the
+ * (B,H,T), saved.
+ * Cost: 2 T C FLOPs a token forward (half of 4 T C, for s <= t), 5/2 of it backward.
+ * Pitfall: exp(S) overflows from S = 89 on; the maximum is taken off first.  Looking at s > t
+ * would show the model the very token that it is asked to predict.  These two are the
  * definition; the model calls attention_forward and attention_backward of section 5, which do
  * the same for many queries and keys at a time. */
 void attention_forward_plain(float *y, float *lse, const float *qkv, size_t B, size_t T,
@@ -669,11 +673,12 @@ void attention_backward_plain(float *dqkv /* sets */, const float *dy, const flo
  * section 2):
  *   y = x/2 (1 + tanh(u)),    u = sqrt(2/pi) (x + 0.044715 x^3)
  * With e = exp(-2u) and s = 1/(1 + e) it is y = x s, because (1 + tanh u)/2 = s: one
- * exponential instead of a tanh.  Backward, by the product rule and ds/du = 2 s (1 - s), where
- * 1 - s = e s:
+ * exponential instead of a tanh.
+ * Backward, by the product rule and ds/du = 2 s (1 - s), where 1 - s = e s:
  *   dx = dy (s + x 2 s (e s) du/dx),    du/dx = sqrt(2/pi) (1 + 3 * 0.044715 x^2)
- * x, y (N).  Cost: some 20 FLOPs an element.
- * Pitfalls: the backward pass needs x, not y; y cannot be undone (it falls, then rises).  1 - s
+ * x, y (N).
+ * Cost: some 20 FLOPs an element.
+ * Pitfalls: the backward pass needs x, not y; y cannot be undone (it falls, then rises). 1 - s
  * computed as it stands has no digits left where s is near 1. */
 static const float SQRT_2_OVER_PI = 0.797884561f;
 
@@ -682,7 +687,7 @@ static inline float gelu_exponential(float x) { /* e above */
 }
 
 void gelu_forward(float *y, const float *x, size_t N) {
-    #pragma omp parallel for
+    #pragma omp parallel for if (N > PARALLEL_ELEMENTS)
     for (size_t i = 0; i < N; i++) y[i] = x[i] / (1.0f + gelu_exponential(x[i]));
 }
 
@@ -702,7 +707,7 @@ void gelu_backward(float *dx /* sets; may be dy */, const float *dy, const float
  * blocks there are, the loss's gradient also reaches the embedding along a path without
  * a single multiplication. */
 void residual_forward(float *y, const float *x, const float *branch, size_t N) {
-    #pragma omp parallel for
+    #pragma omp parallel for if (N > PARALLEL_ELEMENTS)
     for (size_t i = 0; i < N; i++) y[i] = x[i] + branch[i];
 }
 
@@ -739,13 +744,14 @@ void unembedding_backward(float *dx /* sets */, float *dwte, const float *dlogit
  * Backward, for a weight dloss on this place: d lse / d logit[v] = p[v], so
  *   dlogit[v] = dloss (p[v] - (v is the target))
  * The gradient is what the model said minus what was true: never more than 1, and not small as
- * long as the model is confidently wrong.  Shapes: logits (N,V); targets, losses, lse (N), lse
- * saved.  A target below 0 asks for no prediction: loss 0 and gradient 0.  Cost: an exponential
- * for each logit, in each direction.  Pitfall: log(softmax) computed in two steps overflows, or
- * takes the logarithm of 0.  And lse is one float: where it is near 500 its last bit is 3e-5,
- * which is nothing beside lse, but much beside a loss or as an error in an exponent.  So the
- * loss is not taken from it, and the backward pass divides by the sum of its own row, which
- * takes out the error that all share. */
+ * long as the model is confidently wrong.
+ * Shapes: logits (N,V); targets, losses, lse (N), lse saved.  A target below 0 asks for no
+ * prediction: loss 0 and gradient 0.
+ * Cost: an exponential for each logit, in each direction.
+ * Pitfall: log(softmax) computed in two steps overflows, or takes the logarithm of 0.  And lse
+ * is one float: where it is near 500 its last bit is 3e-5, which is nothing beside lse, but
+ * much beside a loss or as an error in an exponent.  So the loss is not taken from it, and the
+ * backward pass divides by the sum of its own row, which takes out the error that all share. */
 void cross_entropy_forward(float *losses, float *lse, const float *logits,
                            const int32_t *targets, size_t N, size_t V) {
     #pragma omp parallel for
@@ -790,9 +796,8 @@ void cross_entropy_backward(float *dlogits /* sets; may be logits */, const floa
  * side by side.
  * ====================================================================================== */
 
-/* result (M,N), rows `pitch` floats apart:  result[m,n] = bias[n] + sum over k of A[m,k]
- * B[k,n], or, with `add`, result[m,n] += that sum.  A is (M,K), B is (K,N), bias (N) or NULL.
- * */
+/* result (M,N), rows `pitch` floats apart: result[m,n] = bias[n] + sum over k of A[m,k] B[k,n],
+ * or, with `add`, result[m,n] += that sum.  A is (M,K), B is (K,N), bias (N) or NULL. */
 void matrix_product_plain(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
                           size_t M, size_t N, size_t K, bool add) {
     for (size_t m = 0; m < M; m++)
@@ -843,11 +848,18 @@ enum { WIDTH = 4, TILE_ROWS = 4, TILE_VECTORS = 3 }; /* 12 + 4 of 16 */
 #endif
 enum {
     TILE_COLUMNS = TILE_VECTORS * WIDTH,
-    DEPTH = 256,            /* a panel of 256 x 32 floats is 32 KB */
-    PANELS = 128,           /* panels packed at a time: 4 MB, in the last-level cache */
+    DEPTH = 384,            /* at most; a panel of 384 x 32 floats is 48 KB */
+    PANELS = 128,           /* panels packed at a time: 6 MB, in the last-level cache */
     BLOCK_TILES = 16,       /* tiles of rows that use a panel in turn; their A is some 200 KB */
     PARALLEL_FLOPS = 200000 /* below this, waking the other threads costs more than they save */
 };
+
+/* K is cut into as few pieces of at most DEPTH as there can be, all of one size: 400 into two
+ * of 200, not into 384 and 16, which would cost a whole pass over the result for nothing. */
+static size_t piece_depth(size_t K) {
+    size_t pieces = (K + DEPTH - 1) / DEPTH;
+    return pieces ? (K + pieces - 1) / pieces : 0;
+}
 
 /* A vector of WIDTH floats; + and * work element by element, and gcc and clang turn them into
  * one instruction each (vector extensions of both compilers). */
@@ -868,76 +880,69 @@ static inline void vector_store(float *to, Vector v) { memcpy(to, &v, sizeof v);
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* One tile: `rows` rows of A (row 0 begins at A.at) against a panel of B, whose row k begins at
- * panel + k*panel_pitch.  It is compiled once for each number of rows, a constant in every
- * call. */
+/* One tile: `rows` rows of A (row 0 begins at A.at) against `vectors` vectors of a panel of B,
+ * whose row k begins at panel + k*panel_pitch.  It is compiled once for each number of rows,
+ * which is a constant in every call.  Rows are addressed in groups of four: a processor adds
+ * 0, 1 or 2 strides to an address for nothing, but has no registers for 14 addresses. */
 static inline __attribute__((always_inline)) void
-tile_multiply(size_t rows, float *result, size_t pitch, Matrix A, const float *panel,
-              size_t panel_pitch, const float *bias, size_t columns, size_t depth, bool add) {
+tile_multiply(size_t rows, size_t vectors, float *result, size_t pitch, Matrix A,
+              const float *panel, size_t panel_pitch, const float *bias, size_t depth,
+              bool add) {
     Vector sum[TILE_ROWS][TILE_VECTORS];
-    UNROLL for (size_t r = 0; r < rows; r++) UNROLL for (size_t j = 0; j < TILE_VECTORS; j++)
-        sum[r][j] = (Vector){0};
+    const float *group[(TILE_ROWS + 3) / 4];
+    UNROLL for (size_t g = 0; g < (rows + 3) / 4; g++) group[g] = A.at + 4 * g * A.row;
+    UNROLL for (size_t r = 0; r < rows; r++)
+        UNROLL for (size_t j = 0; j < vectors; j++) sum[r][j] = (Vector){0};
     for (size_t k = 0; k < depth; k++) {
         Vector b[TILE_VECTORS];
-        UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) b[j] =
-            vector_load(panel + k * panel_pitch + j * WIDTH);
+        UNROLL for (size_t j = 0; j < vectors; j++) b[j] = vector_load(panel + j * WIDTH);
         UNROLL for (size_t r = 0; r < rows; r++) {
-            float a_rk = A.at[r * A.row + k * A.column];
-            UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) sum[r][j] += a_rk * b[j];
+            float a_rk = group[r / 4][r % 4 * A.row];
+            UNROLL for (size_t j = 0; j < vectors; j++) sum[r][j] += a_rk * b[j];
         }
+        UNROLL for (size_t g = 0; g < (rows + 3) / 4; g++) group[g] += A.column;
+        panel += panel_pitch;
     }
-    if (columns == TILE_COLUMNS) {
-        UNROLL for (size_t r = 0; r < rows; r++)
-            UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) {
+    UNROLL for (size_t r = 0; r < rows; r++)
+        UNROLL for (size_t j = 0; j < vectors; j++) {
             float *to = result + r * pitch + j * WIDTH;
             Vector start = (Vector){0};
             if (add) start = vector_load(to);
             else if (bias) start = vector_load(bias + j * WIDTH);
             vector_store(to, start + sum[r][j]);
         }
-        return;
-    }
-    UNROLL for (size_t r = 0; r < rows; r++) { /* at the right border of the result */
-        float row[TILE_COLUMNS];
-        UNROLL for (size_t j = 0; j < TILE_VECTORS; j++)
-            vector_store(row + j * WIDTH, sum[r][j]);
-        for (size_t n = 0; n < columns; n++) {
-            float start = add ? result[r * pitch + n] : bias ? bias[n] : 0;
-            result[r * pitch + n] = start + row[n];
-        }
-    }
 }
 
-/* All M rows of A against one panel, a tile at a time. */
+/* All M rows of A against one panel, a tile at a time.  At the right border of the result,
+ * where there are fewer than TILE_COLUMNS columns, the tile goes to a scratch first. */
 static void panel_multiply(float *result, size_t pitch, Matrix A, const float *panel,
                            size_t panel_pitch, const float *bias, size_t M, size_t columns,
                            size_t depth, bool add) {
+    float scratch[TILE_ROWS * TILE_COLUMNS];
+    bool border = columns < TILE_COLUMNS;
     for (size_t m = 0; m < M; m += TILE_ROWS) {
         size_t rows = M - m < TILE_ROWS ? M - m : TILE_ROWS;
-        float *to = result + m * pitch;
+        float *row = result + m * pitch, *to = border ? scratch : row;
+        size_t to_pitch = border ? TILE_COLUMNS : pitch;
+        bool to_add = add && !border;
+        const float *to_bias = border ? NULL : bias;
         Matrix from = {A.at + m * A.row, A.row, A.column};
 #define TILE(r)                                                                                \
     case r:                                                                                    \
         if (r <= TILE_ROWS)                                                                    \
-            tile_multiply(r, to, pitch, from, panel, panel_pitch, bias, columns, depth, add);  \
+            tile_multiply(r, TILE_VECTORS, to, to_pitch, from, panel, panel_pitch, to_bias,    \
+                          depth, to_add);                                                      \
         break
         switch (rows) {
-            TILE(14);
-            TILE(13);
-            TILE(12);
-            TILE(11);
-            TILE(10);
-            TILE(9);
-            TILE(8);
-            TILE(7);
-            TILE(6);
-            TILE(5);
-            TILE(4);
-            TILE(3);
-            TILE(2);
-            TILE(1);
+            TILE(14); TILE(13); TILE(12); TILE(11); TILE(10); TILE(9); TILE(8);
+            TILE(7); TILE(6); TILE(5); TILE(4); TILE(3); TILE(2); TILE(1);
         }
 #undef TILE
+        for (size_t r = 0; r < rows && border; r++)
+            for (size_t n = 0; n < columns; n++) {
+                float start = add ? row[r * pitch + n] : bias ? bias[n] : 0;
+                row[r * pitch + n] = start + scratch[r * TILE_COLUMNS + n];
+            }
     }
 }
 
@@ -957,13 +962,85 @@ static void panel_pack(float *panel, Matrix B, size_t k0, size_t depth, size_t n
                 panel[i * TILE_COLUMNS + n] = n < columns ? b[i * B.row + n * B.column] : 0;
 }
 
+/* With few rows, as when a model writes, a number of B is used once or twice: packing it would
+ * move it more often than that.  So B is read where it lies, row by row.  Each element is
+ * summed in the order of the tiles, so that a model that writes computes the very bits that it
+ * was trained with. */
+enum { FEW_ROWS = 4, FEW_COLUMNS = 256 };
+
+/* sum_n += a_0 b_0,n + a_1 b_1,n + ... for four rows of B, or as many as there are.  Several at
+ * a time, so that the memory has several to fetch: 28 GB/s instead of 20, where a plain read
+ * has 31 (one thread, kernels of dev/bench/kernels.c at GPT-2's sizes). */
+static inline void rows_add(float *sum, const float *a, size_t a_stride, const float *b,
+                            size_t b_stride, size_t columns, size_t rows) {
+    if (rows >= 4) {
+        float a0 = a[0], a1 = a[a_stride], a2 = a[2 * a_stride], a3 = a[3 * a_stride];
+        const float *b1 = b + b_stride, *b2 = b1 + b_stride, *b3 = b2 + b_stride;
+        for (size_t n = 0; n < columns; n++) {
+            float s = sum[n];
+            s += a0 * b[n];
+            s += a1 * b1[n];
+            s += a2 * b2[n];
+            s += a3 * b3[n];
+            sum[n] = s;
+        }
+    } else
+        for (size_t k = 0; k < rows; k++)
+            scaled_add(sum, a[k * a_stride], b + k * b_stride, columns);
+}
+
+static void product_few_rows(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
+                             size_t M, size_t N, size_t K, bool add) {
+    const size_t piece = piece_depth(K);
+    #pragma omp parallel for if (2.0 * (double)M * (double)N * (double)K > PARALLEL_FLOPS)
+    for (size_t n0 = 0; n0 < N; n0 += FEW_COLUMNS) {
+        size_t columns = N - n0 < FEW_COLUMNS ? N - n0 : FEW_COLUMNS;
+        float sum[FEW_ROWS][FEW_COLUMNS], panel[DEPTH * TILE_COLUMNS],
+            turned[TILE_ROWS * TILE_COLUMNS];
+        for (size_t k0 = 0; k0 < K; k0 += piece) {
+            size_t depth = K - k0 < piece ? K - k0 : piece;
+            const float *b = B.at + k0 * B.row + n0 * B.column;
+            memset(sum, 0, sizeof sum);
+            if (B.column == 1)
+                for (size_t k = 0; k < depth; k += 4)
+                    for (size_t m = 0; m < M; m++)
+                        rows_add(sum[m], A.at + m * A.row + (k0 + k) * A.column, A.column,
+                                 b + k * B.row, B.row, columns, depth - k);
+            else { /* B lies transposed: its columns are rows in memory, A becomes the panel */
+                panel_pack(panel, (Matrix){A.at, A.column, A.row}, k0, depth, 0, M);
+                for (size_t n = 0; n < columns; n += TILE_ROWS) {
+                    size_t rows = columns - n < TILE_ROWS ? columns - n : TILE_ROWS;
+                    Matrix from = {b + n * B.column, B.column, B.row};
+                    if (rows == TILE_ROWS && M <= WIDTH) /* one vector holds all M */
+                        tile_multiply(TILE_ROWS, 1, turned, TILE_COLUMNS, from, panel,
+                                      TILE_COLUMNS, NULL, depth, false);
+                    else
+                        panel_multiply(turned, TILE_COLUMNS, from, panel, TILE_COLUMNS, NULL,
+                                       rows, TILE_COLUMNS, depth, false);
+                    for (size_t i = 0; i < rows * M; i++)
+                        sum[i % M][n + i / M] = turned[i / M * TILE_COLUMNS + i % M];
+                }
+            }
+            for (size_t m = 0; m < M; m++)
+                for (size_t n = 0; n < columns; n++) {
+                    float *to = result + m * pitch + n0 + n;
+                    *to = (add || k0 > 0 ? *to : bias ? bias[n0 + n] : 0) + sum[m][n];
+                }
+        }
+    }
+}
+
 /* The contract of matrix_product_plain.  A block of the result is one task for one thread. */
 void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
                     size_t M, size_t N, size_t K, bool add) {
     static _Thread_local float storage[PANELS * DEPTH * TILE_COLUMNS]
         __attribute__((aligned(64)));
+    if (M <= FEW_ROWS) {
+        product_few_rows(result, pitch, A, B, bias, M, N, K, add);
+        return;
+    }
     float *packed = storage; /* the calling thread's: all threads of the team see this one */
-    size_t tiles = (M + TILE_ROWS - 1) / TILE_ROWS;
+    size_t tiles = (M + TILE_ROWS - 1) / TILE_ROWS, piece = piece_depth(K);
     size_t blocks = (tiles + BLOCK_TILES - 1) / BLOCK_TILES;
     size_t block_rows =
         blocks ? (tiles + blocks - 1) / blocks * TILE_ROWS : 0; /* of equal size */
@@ -971,8 +1048,8 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
     for (size_t n0 = 0; n0 < N; n0 += PANELS * TILE_COLUMNS) {
         size_t width = N - n0 < PANELS * TILE_COLUMNS ? N - n0 : PANELS * TILE_COLUMNS;
         size_t panels = (width + TILE_COLUMNS - 1) / TILE_COLUMNS;
-        for (size_t k0 = 0; k0 < K; k0 += DEPTH) {
-            size_t depth = K - k0 < DEPTH ? K - k0 : DEPTH;
+        for (size_t k0 = 0; k0 < K; k0 += piece) {
+            size_t depth = K - k0 < piece ? K - k0 : piece;
             #pragma omp for schedule(static)
             for (size_t p = 0; p < panels; p++) {
                 size_t n = p * TILE_COLUMNS, left = width - n;
@@ -1007,7 +1084,7 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
  *            ...
  *          key 64     [ . . S S S S S S ]    strip 1: `.` is s > t and counts as probability 0
  */
-enum { STRIP = 64 };
+enum { STRIP = 64, HEAD_PART = 128 }; /* keys in a strip; channels of a head at a time */
 
 /* Rows of a matrix as a panel: where TILE_COLUMNS of them are there, the rows themselves. */
 static const float *panel_rows(float *room, const float *from, size_t *pitch, size_t rows,
@@ -1032,21 +1109,20 @@ static void strip_product_add(float *result, size_t pitch, Matrix A, const float
 
 /* S[s][t] = sum over d of keys[s][d] queries[t][d], for `rows` keys and `count` queries.
  * turned holds the queries transposed; `fresh` says that it is not filled yet.  Where D is
- * larger than DEPTH it holds a part only, and is filled again each time. */
+ * larger than HEAD_PART it holds a part only, and is filled again each time. */
 static void scores_compute(float *S, float *turned, bool fresh, const float *keys,
                            size_t keys_pitch, const float *queries, size_t queries_pitch,
                            size_t rows, size_t count, size_t D) {
-    for (size_t d = 0; d < D; d += DEPTH) {
-        size_t depth = D - d < DEPTH ? D - d : DEPTH;
-        if (fresh || D > DEPTH)
+    for (size_t d = 0; d < D; d += HEAD_PART) {
+        size_t depth = D - d < HEAD_PART ? D - d : HEAD_PART;
+        if (fresh || D > HEAD_PART)
             panel_pack(turned, (Matrix){queries, 1, queries_pitch}, d, depth, 0, count);
         panel_multiply(S, TILE_COLUMNS, (Matrix){keys + d, keys_pitch, 1}, turned, TILE_COLUMNS,
                        NULL, rows, TILE_COLUMNS, depth, d > 0);
     }
 }
 
-/* What stands between the two passes over S: P times dropout's factor, for row s and query t.
- * */
+/* Dropout's factor for the probability of key s at query t of a head. */
 static inline float attention_factor(Dropout dropout, size_t T, size_t t, size_t s) {
     return dropout.rate > 0 ? dropout_factor(dropout, t * T + s) : 1.0f;
 }
@@ -1058,7 +1134,7 @@ static inline float attention_factor(Dropout dropout, size_t T, size_t t, size_t
 static void attention_queries(float *y, size_t y_pitch, float *lse, const float *q,
                               size_t q_pitch, const float *k, const float *v, size_t kv_pitch,
                               size_t t0, size_t count, size_t T, size_t D, Dropout dropout) {
-    float S[STRIP * TILE_COLUMNS], turned[DEPTH * TILE_COLUMNS];
+    float S[STRIP * TILE_COLUMNS], turned[HEAD_PART * TILE_COLUMNS];
     float maximum[TILE_COLUMNS], sum[TILE_COLUMNS], shrink[TILE_COLUMNS];
     float scale = 1.0f / sqrtf((float)D);
     for (size_t t = 0; t < TILE_COLUMNS; t++) maximum[t] = -INFINITY, sum[t] = 0;
@@ -1121,7 +1197,7 @@ static void attention_queries_backward(float *dq, float *dk, float *dv, const fl
                                        const float *k, const float *v, size_t t0, size_t count,
                                        size_t T, size_t C, size_t D, Dropout dropout) {
     float P[STRIP * TILE_COLUMNS], dS[STRIP * TILE_COLUMNS];
-    float q_turned[DEPTH * TILE_COLUMNS], dy_turned[DEPTH * TILE_COLUMNS];
+    float q_turned[HEAD_PART * TILE_COLUMNS], dy_turned[HEAD_PART * TILE_COLUMNS];
     float sum_p_dp[TILE_COLUMNS] = {0}, lse_t[TILE_COLUMNS] = {0};
     float scale = 1.0f / sqrtf((float)D);
     const size_t pitch = 3 * C;
@@ -1196,30 +1272,16 @@ typedef struct {
 } Config;
 
 enum { /* kinds of tensors, in the order in which they lie in the arena */
-       WTE,
-       WPE,
-       LN1_W,
-       LN1_B,
-       QKV_W,
-       QKV_B,
-       PROJ_W,
-       PROJ_B,
-       LN2_W,
-       LN2_B,
-       FC_W,
-       FC_B,
-       OUT_W,
-       OUT_B,
-       LNF_W,
-       LNF_B,
-       KINDS,
-       BLOCK_KINDS = LNF_W - LN1_W
+    WTE, WPE,
+    LN1_W, LN1_B, QKV_W, QKV_B, PROJ_W, PROJ_B, LN2_W, LN2_B, FC_W, FC_B, OUT_W, OUT_B,
+    LNF_W, LNF_B,
+    KINDS, BLOCK_KINDS = LNF_W - LN1_W
 };
 
 /* Names and shapes are those of Hugging Face's GPT-2.  Shapes are in the letters of the symbol
  * table: V, P (positions: the context), C, 3 (3C), F (4C), 1.  GPT-2 starts every matrix from
  * N(0, 0.02), and divides what a block adds to the stream by sqrt(2L): there are 2L such terms,
- * and the deviation of their sum should not grow with the depth (Radford et al.  2019, section
+ * and the deviation of their sum should not grow with the depth (Radford et al. 2019, section
  * 2.3). */
 static const struct {
     const char *name;
@@ -1257,43 +1319,50 @@ typedef struct {
     Config config;
     Tensor *table; /* tensor_count rows */
     size_t tensor_count, parameter_count;
-    float *weights,
-        *gradients; /* arenas of parameter_count floats; gradients: NULL if not training */
+    float *weights;   /* arena of parameter_count floats */
+    float *gradients; /* the same; NULL if not training */
 } GPT;
 
-/* Fills the rows of the table, if there is one, and returns their number; *parameters gets the
+static size_t dimension(const Config *config, char letter) { /* of the table above */
+    switch (letter) {
+        case 'V': return config->vocab;
+        case 'P': return config->context;
+        case 'C': return config->channels;
+        case '3': return 3 * config->channels;
+        case 'F': return 4 * config->channels;
+        default: return 1;
+    }
+}
+
+/* The tensor of a kind, in block l if it is one of a block, which begins at `offset`. */
+static Tensor tensor_describe(const Config *config, int kind, size_t l, size_t offset) {
+    int start = TENSOR_KINDS[kind].start;
+    Tensor t = {.offset = offset, .rank = TENSOR_KINDS[kind].columns == '1' ? 1 : 2};
+    snprintf(t.name, sizeof t.name, TENSOR_KINDS[kind].name, l);
+    t.shape[0] = dimension(config, TENSOR_KINDS[kind].rows);
+    t.shape[1] = dimension(config, TENSOR_KINDS[kind].columns);
+    t.count = start == START_ZERO && !config->bias ? 0 : t.shape[0] * t.shape[1];
+    t.decay = t.rank == 2;
+    t.constant = start == START_ONE ? 1.0f : 0.0f;
+    if (start == START_NORMAL) t.deviation = 0.02f;
+    if (start == START_RESIDUAL) t.deviation = 0.02f / sqrtf(2.0f * (float)config->layers);
+    return t;
+}
+
+/* Fills the table, unless it is NULL, and returns the number of its rows; *parameters gets the
  * number of floats.  The caller has checked the configuration. */
 static size_t table_fill(const Config *config, Tensor *table, size_t *parameters) {
-    size_t C = config->channels, row = 0, offset = 0;
-    for (size_t i = 0; i < 4 + config->layers * BLOCK_KINDS; i++) {
-        size_t block = i < LN1_W ? 0 : (i - LN1_W) / BLOCK_KINDS;
-        int kind = i < LN1_W                ? (int)i
-                   : block < config->layers ? LN1_W + (int)((i - LN1_W) % BLOCK_KINDS)
-                                            : LNF_W + (int)((i - LN1_W) % BLOCK_KINDS);
-        Tensor t = {.offset = offset};
-        for (int d = 0; d < 2; d++) {
-            char letter = d ? TENSOR_KINDS[kind].columns : TENSOR_KINDS[kind].rows;
-            t.shape[d] = letter == 'V'   ? config->vocab
-                         : letter == 'P' ? config->context
-                         : letter == 'C' ? C
-                         : letter == '3' ? 3 * C
-                         : letter == 'F' ? 4 * C
-                                         : 1;
-        }
-        t.rank = TENSOR_KINDS[kind].columns == '1' ? 1 : 2;
-        t.decay = t.rank == 2;
-        t.count = t.shape[0] * t.shape[1];
-        if (t.rank == 1 && TENSOR_KINDS[kind].start == START_ZERO && !config->bias) t.count = 0;
-        t.constant = TENSOR_KINDS[kind].start == START_ONE ? 1.0f : 0.0f;
-        if (TENSOR_KINDS[kind].start == START_NORMAL) t.deviation = 0.02f;
-        if (TENSOR_KINDS[kind].start == START_RESIDUAL)
-            t.deviation = 0.02f / sqrtf(2.0f * (float)config->layers);
-        snprintf(t.name, sizeof t.name, TENSOR_KINDS[kind].name, block);
+    size_t row = 0, blocks = config->layers * BLOCK_KINDS;
+    *parameters = 0;
+    for (size_t i = 0; i < KINDS - BLOCK_KINDS + blocks; i++) {
+        size_t l = i >= LN1_W && i < LN1_W + blocks ? (i - LN1_W) / BLOCK_KINDS : 0;
+        int kind = i < LN1_W + blocks ? (int)(i - l * BLOCK_KINDS)
+                                      : (int)(i - blocks + BLOCK_KINDS);
+        Tensor t = tensor_describe(config, kind, l, *parameters);
         if (table) table[row] = t;
         row++;
-        offset += t.count;
+        *parameters += t.count;
     }
-    *parameters = offset;
     return row;
 }
 
@@ -1341,22 +1410,20 @@ void gpt_initialize(GPT *gpt, uint64_t seed) {
 }
 
 /* Row of the table for a kind and a layer (0 for those outside the blocks). */
-static const Tensor *tensor_of(const GPT *gpt, int kind, size_t layer) {
-    size_t row = kind < LN1_W ? (size_t)kind
-                 : kind < LNF_W
-                     ? LN1_W + layer * BLOCK_KINDS + (size_t)(kind - LN1_W)
-                     : LN1_W + gpt->config.layers * BLOCK_KINDS + (size_t)(kind - LNF_W);
+static const Tensor *tensor_of(const GPT *gpt, int kind, size_t l) {
+    size_t row = (size_t)kind + l * BLOCK_KINDS;
+    if (kind >= LNF_W) row += (gpt->config.layers - 1) * BLOCK_KINDS;
     return &gpt->table[row];
 }
 
-static const float *weight_of(const GPT *gpt, int kind,
-                              size_t layer) { /* NULL: not in this model */
-    const Tensor *t = tensor_of(gpt, kind, layer);
+/* The numbers of a tensor; NULL if the model has no biases and this is one. */
+static const float *weight_of(const GPT *gpt, int kind, size_t l) {
+    const Tensor *t = tensor_of(gpt, kind, l);
     return t->count ? gpt->weights + t->offset : NULL;
 }
 
-static float *gradient_of(GPT *gpt, int kind, size_t layer) {
-    const Tensor *t = tensor_of(gpt, kind, layer);
+static float *gradient_of(GPT *gpt, int kind, size_t l) {
+    const Tensor *t = tensor_of(gpt, kind, l);
     return t->count ? gpt->gradients + t->offset : NULL;
 }
 
@@ -1369,7 +1436,7 @@ static float *gradient_of(GPT *gpt, int kind, size_t layer) {
  *   KEEP_ALL      training: what the backward pass of every layer needs
  *   KEEP_STREAM   training with only x kept: the backward pass runs each block forward once
  *                 more, a third more work for a fraction of the memory (Chen et al. 2016,
- *                 arXiv:1604.06174)       [glossary: Activation checkpointing (recomputation)] */
+ *                 arXiv:1604.06174)     [glossary: Activation checkpointing (recomputation)] */
 enum { KEEP_NOTHING, KEEP_ALL, KEEP_STREAM };
 
 typedef struct {
@@ -1443,11 +1510,15 @@ static size_t activations_table(Activations *a, const Config *config,
 }
 
 /* Sizes without memory: the struct, its table, the bytes.  head_rows 0 takes all rows of logits
- * up to 64 MB, else as many as 64 MB hold.  */
+ * up to 64 MB, else as many as 64 MB hold. */
 static size_t activations_plan(Activations *a, const Config *config, size_t B, size_t T,
                                int keep, size_t head_rows,
                                ActivationRow rows[ACTIVATION_ROWS]) {
     size_t most = ((size_t)64 << 20) / sizeof(float) / config->vocab;
+    double rough = 16.0 * (double)(config->layers + 4) * (double)config->channels; /* a token */
+    if ((double)B * (double)T * rough > 1e17)
+        die("activations of %zu x %zu tokens need more than any memory: lower --micro-batch", B,
+            T);
     *a = (Activations){.B = B, .T = T, .keep = keep, .head_rows = head_rows ? head_rows : most};
     a->kept = keep == KEEP_ALL ? config->layers : 1;
     if (a->head_rows < 1) a->head_rows = 1;
@@ -1458,7 +1529,7 @@ static size_t activations_plan(Activations *a, const Config *config, size_t B, s
 }
 
 /* Room for batches of up to B sequences of up to T tokens.  head_rows: see the struct; 0
- * chooses.  The caller calls activations_destroy.  */
+ * chooses.  The caller calls activations_destroy. */
 Activations *activations_create(const Config *config, size_t B, size_t T, int keep,
                                 size_t head_rows) {
     Activations *a = memory_allocate(1, sizeof *a);
@@ -1480,12 +1551,12 @@ void activations_destroy(Activations *a) {
 
 /* --- Compute budget ---------------- [glossary: Compute budget (FLOPs)] ---------------------
  * A weight of a matrix costs a multiplication and an addition forward and twice that backward:
- * 6 FLOPs a token (Kaplan et al.  2020, arXiv:2001.08361, section 2.1).  Every matrix counts:
+ * 6 FLOPs a token (Kaplan et al. 2020, arXiv:2001.08361, section 2.1).  Every matrix counts:
  * those of the blocks, and the embedding once, where it is the output head.  Attention adds q.k
  * and P v over all T keys, 4 T C a layer forward, three times that in all.  Half of the keys
  * lie in the future and are never looked at; they are counted all the same, as the literature
- * does (Chowdhery et al.  2022, arXiv:2204.02311, appendix B), so that shares of the peak can
- * be compared. */
+ * does (Chowdhery et al. 2022, arXiv:2204.02311, appendix B), so that shares of the peak can be
+ * compared. */
 double flops_per_token(const Config *config, size_t T) {
     double L = (double)config->layers, C = (double)config->channels, V = (double)config->vocab;
     return 6.0 * (L * 12.0 * C * C + V * C) + 12.0 * L * (double)T * C;
@@ -1597,8 +1668,7 @@ void gpt_head_forward(const GPT *gpt, Activations *a, const int32_t *targets, si
 }
 
 /* The gradient of `rows` rows of logits, from n on, which a->logits holds: overwrites them with
- * it, adds to the gradient of wte, and sets the rows of a->dnorm, the gradient of a->hidden.
- * */
+ * it, adds to the gradient of wte, and sets the rows of a->dnorm, the gradient of a->hidden. */
 static void head_backward(GPT *gpt, Activations *a, const int32_t *targets,
                           const float *dlosses, size_t n, size_t rows) {
     size_t C = gpt->config.channels, V = gpt->config.vocab;
@@ -1624,7 +1694,7 @@ void gpt_forward(const GPT *gpt, Activations *a, const int32_t *inputs, const in
 
 /* Block l backward: a->dx holds the gradient of x[l+1] and becomes that of x[l].  Read it
  * beside gpt_block_forward, from the bottom up.  Where a matrix product's input was not kept,
- * the line before it makes it again.  */
+ * the line before it makes it again. */
 void gpt_block_backward(GPT *gpt, Activations *a, size_t l, size_t B, size_t T) {
     const Layer y = layer_of(a, &gpt->config, l);
     size_t C = gpt->config.channels, H = gpt->config.heads, F = 4 * C, N = B * T;
@@ -1668,8 +1738,7 @@ void gpt_embed_backward(GPT *gpt, Activations *a, const int32_t *inputs, size_t 
 
 /* Backward from dhidden (B,T,C), the gradient of the last hidden state; it may be a->dnorm.
  * The entry for a head that is not the vocabulary's, such as a reward or value model.  All
- * entries come after a gpt_forward with the same inputs, B and T, and add to gpt->gradients.
- * */
+ * entries come after a gpt_forward with the same inputs, B and T, and add to gpt->gradients. */
 void gpt_backward_hidden(GPT *gpt, Activations *a, const int32_t *inputs, const float *dhidden,
                          size_t B, size_t T) {
     size_t C = gpt->config.channels, N = B * T, L = gpt->config.layers;
@@ -1712,7 +1781,7 @@ void gpt_backward(GPT *gpt, Activations *a, const int32_t *inputs, const int32_t
 
 /* gpt_forward and gpt_backward in one, for dlosses that are known beforehand and do not depend
  * on the losses, as in pre-training: each piece of logits is turned into its gradient at once,
- * and is never made a second time.  */
+ * and is never made a second time. */
 void gpt_forward_backward(GPT *gpt, Activations *a, const int32_t *inputs,
                           const int32_t *targets, const float *dlosses, size_t B, size_t T,
                           uint64_t dropout_key, size_t first) {
@@ -1728,7 +1797,7 @@ void gpt_forward_backward(GPT *gpt, Activations *a, const int32_t *inputs,
 }
 
 /* =========================================================================================
- * 8. The optimizer              [glossary: AdamW, Optimizer state, Learning rate, Weight decay]
+ * 8. The optimizer              [glossary: AdamW, Optimizer state, Learning rate]
  * ====================================================================================== */
 
 /* --- Learning-rate schedule ------ [glossary: Learning rate schedule, Warmup, Cosine decay] --
@@ -1787,7 +1856,7 @@ double gradient_norm(const float *gradient, size_t N) {
     return sqrt(total);
 }
 
-/* --- AdamW -----------------------------------------------------------------------------------
+/* --- AdamW ------------------------------------ [glossary: Weight decay (L2 regularisation)] -
  * Each weight gets a step of its own: the mean of its recent gradients, divided by their
  * typical size (Kingma and Ba 2014, arXiv:1412.6980, algorithm 1), and decays by itself, not
  * through the gradient, where the division would undo the decay (Loshchilov and Hutter 2017,
@@ -1798,9 +1867,9 @@ double gradient_norm(const float *gradient, size_t N) {
  * m and v start at 0, so they are too small at first; the divisors 1 - beta^step undo just
  * that.  w, m, v, gradient (N); gradient_scale multiplies the gradient first (clipping); `step`
  * counts from one.  Leaves the gradient cleared, since it is at hand: a pass of its own would
- * cost time again.  Cost: 4 numbers read and 4 written for each weight: memory bandwidth, not
- * arithmetic.  Pitfall: eps stands outside the root, and the bias corrections inside the ratio.
- * */
+ * cost time again.
+ * Cost: 4 numbers read and 4 written for each weight: memory bandwidth, not arithmetic.
+ * Pitfall: eps stands outside the root, and the bias corrections inside the ratio. */
 void adamw_update(float *w, float *m, float *v, float *gradient, size_t N, float lr,
                   float beta1, float beta2, float eps, float weight_decay, float gradient_scale,
                   uint64_t step) {
@@ -2234,7 +2303,7 @@ static void decode_block(const GPT *gpt, Cache *cache, size_t l, size_t rows) {
         memcpy(values + (cache->length + r) * C, cache->qkv + r * 3 * C + 2 * C,
                C * sizeof *values);
     }
-    #pragma omp parallel for
+    #pragma omp parallel for if (rows * C * cache->length > PARALLEL_ELEMENTS)
     for (size_t rh = 0; rh < rows * H; rh++) {
         size_t r = rh / H, h = rh % H;
         float lse; /* only the backward pass needs it */
@@ -2257,8 +2326,7 @@ static void decode_block(const GPT *gpt, Cache *cache, size_t l, size_t rows) {
 }
 
 /* Takes in `count` (at least 1) tokens behind those that the cache holds; logits (V) are those
- * of the last one.  The logits are, to the last bit, those of gpt_forward on the whole text.
- * */
+ * of the last one.  The logits are, to the last bit, those of gpt_forward on the whole text. */
 void gpt_decode(const GPT *gpt, Cache *cache, const int32_t *tokens, size_t count,
                 float *logits) {
     size_t C = gpt->config.channels, rows = 0;
@@ -2277,8 +2345,8 @@ void gpt_decode(const GPT *gpt, Cache *cache, const int32_t *tokens, size_t coun
 
 /* --- Sampling ------------------------------------------------------------------------------
  * p[v] = exp(logit[v] / temperature) / sum; below 1 the likely becomes likelier, and at 0 only
- * the most likely is left.  top_k keeps the k likeliest tokens (Fan et al.  2018,
- * arXiv:1805.04833), top_p the fewest whose probabilities reach p (Holtzman et al.  2019,
+ * the most likely is left.  top_k keeps the k likeliest tokens (Fan et al. 2018,
+ * arXiv:1805.04833), top_p the fewest whose probabilities reach p (Holtzman et al. 2019,
  * arXiv:1904.09751, section 3.1). */
 typedef struct {
     double temperature; /* 0: the likeliest token */
@@ -2291,8 +2359,8 @@ typedef struct {
     uint32_t token;
 } Candidate;
 
-static int candidate_compare(const void *a,
-                             const void *b) { /* likeliest first, then smallest id */
+/* Likeliest first; of equal ones, the smallest id. */
+static int candidate_compare(const void *a, const void *b) {
     const Candidate *x = a, *y = b;
     return x->weight != y->weight ? (x->weight < y->weight) - (x->weight > y->weight)
                                   : (x->token > y->token) - (x->token < y->token);
@@ -2332,8 +2400,7 @@ void text_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
                    const uint32_t *prompt, size_t prompt_count, size_t count,
                    const Sampling *sampling, uint64_t seed, FILE *out) {
     size_t V = gpt->config.vocab, context = gpt->config.context, length = 0;
-    size_t known =
-        tokenizer->vocab; /* a vocabulary padded to a round size has ids without text */
+    size_t known = tokenizer->vocab; /* the model may have more ids, which stand for no text */
     int32_t *tokens = memory_allocate(context, sizeof *tokens);
     float *logits = memory_allocate(V, sizeof *logits);
     Candidate *room = memory_allocate(V, sizeof *room);
@@ -2366,8 +2433,8 @@ void text_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
  * 11. The training loop                                                [glossary: Training]
  * ====================================================================================== */
 
-typedef struct { /* every choice that the command line offers; section 12 has names and ranges
-                  */
+/* Every choice that the command line offers; section 12 has the names and the ranges. */
+typedef struct {
     size_t layers, heads, channels, context, vocab;
     bool no_bias;
     double dropout;
@@ -2381,7 +2448,7 @@ typedef struct { /* every choice that the command line offers; section 12 has na
     double validation, test;
     size_t eval_every, eval_batches, patience, log_every, sample;
     const char *out, *init, *model, *tokenizer;
-    bool overwrite, recompute;
+    bool overwrite, recompute, profile;
     size_t seed, threads;
     int split;
     const char *prompt;
@@ -2394,10 +2461,7 @@ typedef struct { /* every choice that the command line offers; section 12 has na
 /* What the machine can do at best: FLOPs per second of a loop of multiply-adds on vectors that
  * never leave the registers, on all threads.  Takes some 20 ms. */
 double peak_flops(void) {
-    enum {
-        CHAINS = 12,
-        ROUNDS = 100000
-    }; /* chains: a multiply-add takes some 4 ticks, two start a tick */
+    enum { CHAINS = 12, ROUNDS = 100000 }; /* two can start in a tick, each takes some four */
     double best = 0;
     for (int attempt = 0; attempt < 5; attempt++) {
         double start = clock_seconds();
@@ -2467,8 +2531,7 @@ void budget_print(FILE *out, const Config *config, size_t micro_batch, int keep,
             bytes_text(activations), micro_batch, T);
     for (size_t i = 0; i < n; i++) {
         double bytes = 4.0 * (double)rows[i].count;
-        if (bytes < 0.02 * activations)
-            continue; /* the many small ones would hide the others */
+        if (bytes < 0.02 * activations) continue; /* they would hide the others */
         fprintf(out, "  %-40s %s\n", rows[i].name, bytes_text(bytes));
     }
     fprintf(out, "\nmemory: weights %s + gradients %s + Adam's two moments %s",
@@ -2552,12 +2615,12 @@ static void interrupt(int signal_number) {
 
 /* One step, but for the update: gradients of the whole batch, a micro-batch at a time.  Returns
  * the mean loss.         [glossary: Batch and batch size, Micro-batch, Gradient accumulation]
- * Every token weighs 1/(tokens of the whole batch) in dlosses.  So the sum of the micro-batches'
- * gradients is the gradient of the batch, also when the last micro-batch is smaller. */
+ * Every token weighs 1/(tokens of the whole batch) in dlosses.  So the sum of the
+ * micro-batches' gradients is the gradient of the batch, also when the last micro-batch is
+ * smaller. */
 double batch_gradient(Run *run, uint64_t step) {
     size_t batch = run->o->batch, T = run->source.T;
-    uint64_t key =
-        random_bits(random_bits(run->o->seed, RANDOM_DROPOUT), step) | 1; /* 0 means none */
+    uint64_t key = random_bits(random_bits(run->o->seed, RANDOM_DROPOUT), step) | 1; /* not 0 */
     double sum = 0;
     for (size_t first = 0, B; first < batch; first += B) {
         B = batch - first < run->activations->B ? batch - first : run->activations->B;
@@ -2578,22 +2641,20 @@ static void progress_close(Run *run) {
 
 /* One updating line on a terminal, a line every log_every steps elsewhere. */
 static void progress_show(Run *run, uint64_t step, double loss, double norm, float lr) {
-    double now = clock_seconds(), elapsed = now - run->start;
-    double tokens = (double)run->o->batch * (double)run->source.T * (double)(step + 1);
-    double rate = tokens / elapsed,
-           left = elapsed / (double)(step + 1) * (double)(run->o->steps - step - 1);
-    bool last = step + 1 == run->o->steps;
-    if (run->terminal ? now - run->shown < 0.1 && !last
-                      : (step + 1) % run->o->log_every && !last && step)
-        return;
+    const Options *o = run->o;
+    double now = clock_seconds(), elapsed = now - run->start, done = (double)(step + 1);
+    double rate = (double)o->batch * (double)run->source.T * done / elapsed;
+    double peak = 100 * rate * flops_per_token(&run->gpt->config, run->source.T) / run->peak;
+    double left = elapsed / done * ((double)o->steps - done);
+    bool due = step == 0 || step + 1 == o->steps || (step + 1) % o->log_every == 0;
+    if (run->terminal ? now - run->shown < 0.1 && !due : !due) return;
     run->shown = now;
-    fprintf(stderr,
-            "%sstep %llu/%zu  epoch %.2f  loss %.4f  val %.4f  lr %.2e  norm %.3f  %.0f tok/s  "
-            "%.0f%% of peak  %d:%02d left%s",
-            run->terminal ? "\r" : "", (unsigned long long)step + 1, run->o->steps,
-            batch_epochs(&run->source, step + 1), loss, run->shown_loss, lr, norm, rate,
-            100 * rate * flops_per_token(&run->gpt->config, run->source.T) / run->peak,
-            (int)(left / 60), (int)left % 60, run->terminal ? "\033[K" : "\n");
+    fprintf(stderr, "%sstep %llu/%zu  epoch %.2f  loss %.4f", run->terminal ? "\r" : "",
+            (unsigned long long)step + 1, o->steps, batch_epochs(&run->source, step + 1), loss);
+    if (run->splits[SPLIT_VALIDATION].count) fprintf(stderr, "  val %.4f", run->shown_loss);
+    fprintf(stderr, "  lr %.2e  norm %.3f  %.0f tok/s  %.0f%% of peak  %d:%02d left%s", lr,
+            norm, rate, peak, (int)(left / 60), (int)left % 60,
+            run->terminal ? "\033[K" : "\n");
     run->line_open = run->terminal;
 }
 
@@ -2629,7 +2690,7 @@ static void sample_show(Run *run, size_t count) {
 static Evaluation validation_run(Run *run, uint64_t step, bool *improved) {
     Evaluation e = split_evaluate(run->gpt, run->activations, run->tokenizer,
                                   &run->splits[SPLIT_VALIDATION],
-                                  run->o->eval_batches * run->activations->B);
+                                  run->o->eval_batches * run->o->batch);
     *improved = e.loss < run->best_loss && (step > 0 || run->o->init);
     if (*improved) {
         run->best_loss = e.loss;
@@ -2657,7 +2718,9 @@ static bool evaluation_run(Run *run, uint64_t step, double loss, float lr, doubl
     log_row(run, step, loss, validated ? &e : NULL, lr, norm);
     if (!isfinite(e.loss))
         die("step %llu: the validation loss is not a finite number; %s keeps the last good "
-            "model",
+            "model", (unsigned long long)step, o->out);
+    if (!isfinite(gradient_norm(run->gpt->weights, run->gpt->parameter_count)))
+        die("step %llu: a weight is not a finite number; %s keeps the last good model",
             (unsigned long long)step, o->out);
     if (step > 0) model_write(run->gpt, run->tokenizer, o->out);
     if (improved) model_write(run->gpt, run->tokenizer, run->best_folder);
@@ -2684,8 +2747,8 @@ static void run_report(const Run *run, uint64_t step, bool stopped_early) {
            o->out, run->best_folder, run->best_folder);
 }
 
-/* The loop itself.  Ends after o->steps steps, on Ctrl-C, or when validation no longer
- * improves. */
+/* The loop itself.  Ends after o->steps steps, on Ctrl-C, or when the validation loss no longer
+ * falls. */
 void run_train(Run *run) {
     const Options *o = run->o;
     OptimizerOptions update = {(float)o->beta1, (float)o->beta2, (float)o->eps,
@@ -2718,6 +2781,188 @@ void run_train(Run *run) {
     run_report(run, step, !go_on);
 }
 
+/* --- Where the time of a step goes ----------------------------------------------------------
+ * Each kernel is run alone, at the sizes of this model and micro-batch, on the numbers that a
+ * real step has left; its time counts as often as a micro-batch runs it. */
+typedef struct {
+    const char *name;
+    double calls, flops; /* in a micro-batch; FLOPs of one call, 0 where memory decides */
+} ProfileRow;
+
+enum {
+    PROFILE_EMBEDDING,
+    PROFILE_NORM,
+    PROFILE_NORM_BACK,
+    PROFILE_MATMUL,
+    PROFILE_MATMUL_BACK,
+    PROFILE_ATTENTION,
+    PROFILE_ATTENTION_BACK,
+    PROFILE_GELU,
+    PROFILE_GELU_BACK,
+    PROFILE_RESIDUAL,
+    PROFILE_DROPOUT,
+    PROFILE_HEAD,
+    PROFILE_HEAD_BACK,
+    PROFILE_LOSS,
+    PROFILE_LOSS_BACK,
+    PROFILE_GRADIENT_NORM,
+    PROFILE_ADAMW,
+    PROFILE_ROWS
+};
+
+static void profile_table(const Run *run, ProfileRow rows[PROFILE_ROWS]) {
+    const Config *c = &run->gpt->config;
+    const Activations *a = run->activations;
+    double N = (double)(a->B * a->T), C = (double)c->channels, L = (double)c->layers;
+    double head = 2.0 * (double)a->head_rows * C * (double)c->vocab;
+    double pieces = N / (double)a->head_rows, block = 24.0 * N * C * C;
+    double attention = 2.0 * N * (double)a->T * C; /* keys up to the query only */
+    double share = (double)run->o->micro_batch / (double)run->o->batch; /* of one update */
+    double drops = c->dropout > 0 ? 4 * L + 2 : 0;
+    ProfileRow all[PROFILE_ROWS] = {
+        {"embedding, both ways", 1, 0},
+        {"layer norm forward (half of them again)", 4 * L + 1, 0},
+        {"layer norm backward", 2 * L + 1, 0},
+        {"matrix products of a block forward", L, block},
+        {"matrix products of a block backward", L, 2 * block},
+        {"attention forward", L, attention},
+        {"attention backward", L, 2.5 * attention},
+        {"GELU forward (half of them again)", 2 * L, 0},
+        {"GELU backward", L, 0},
+        {"residual, both ways", 2 * L, 0},
+        {"dropout outside attention", drops, 0},
+        {"output head forward", pieces, head},
+        {"output head backward", pieces, 2 * head},
+        {"cross-entropy forward", pieces, 0},
+        {"cross-entropy backward", pieces, 0},
+        {"gradient norm, a micro-batch's share", share, 0},
+        {"AdamW, a micro-batch's share", share, 0},
+    };
+    memcpy(rows, all, sizeof all);
+}
+
+/* The four matrix products of a block, in one direction. */
+static void profile_products(GPT *gpt, Activations *a, size_t N, bool backward) {
+    const Layer y = layer_of(a, &gpt->config, 0);
+    size_t C = gpt->config.channels, F = 4 * C;
+    if (!backward) {
+        matmul_forward(y.qkv, a->norm, weight_of(gpt, QKV_W, 0), weight_of(gpt, QKV_B, 0), N, C,
+                       3 * C);
+        matmul_forward(a->branch, y.attention, weight_of(gpt, PROJ_W, 0),
+                       weight_of(gpt, PROJ_B, 0), N, C, C);
+        matmul_forward(y.fc, a->norm, weight_of(gpt, FC_W, 0), weight_of(gpt, FC_B, 0), N, C,
+                       F);
+        matmul_forward(a->branch, a->gelu, weight_of(gpt, OUT_W, 0), weight_of(gpt, OUT_B, 0),
+                       N, F, C);
+        return;
+    }
+    matmul_backward(a->dwide, gradient_of(gpt, OUT_W, 0), gradient_of(gpt, OUT_B, 0),
+                    a->dbranch, a->gelu, weight_of(gpt, OUT_W, 0), N, F, C);
+    matmul_backward(a->dnorm, gradient_of(gpt, FC_W, 0), gradient_of(gpt, FC_B, 0),
+                    a->dwide, a->norm, weight_of(gpt, FC_W, 0), N, C, F);
+    matmul_backward(a->dnorm, gradient_of(gpt, PROJ_W, 0), gradient_of(gpt, PROJ_B, 0),
+                    a->dbranch, y.attention, weight_of(gpt, PROJ_W, 0), N, C, C);
+    matmul_backward(a->dnorm, gradient_of(gpt, QKV_W, 0), gradient_of(gpt, QKV_B, 0),
+                    a->dwide, a->norm, weight_of(gpt, QKV_W, 0), N, C, 3 * C);
+}
+
+/* Runs one kernel, or what belongs to one row, once. */
+static void profile_call(Run *run, int row) {
+    GPT *gpt = run->gpt;
+    Activations *a = run->activations;
+    const Layer y = layer_of(a, &gpt->config, 0);
+    size_t B = a->B, T = a->T, C = gpt->config.channels, H = gpt->config.heads, F = 4 * C;
+    size_t N = B * T, V = gpt->config.vocab, rows = a->head_rows, P = gpt->parameter_count;
+    Dropout inside = dropout_site(gpt, a, 1, H * T * T),
+            outside = dropout_site(gpt, a, 2, T * C);
+    const float *wte = weight_of(gpt, WTE, 0);
+    float *dwte = gradient_of(gpt, WTE, 0);
+    switch (row) {
+    case PROFILE_EMBEDDING:
+        embedding_forward(a->x, run->inputs, wte, weight_of(gpt, WPE, 0), B, T, C);
+        embedding_backward(dwte, gradient_of(gpt, WPE, 0), a->dx, run->inputs, B, T, C);
+        break;
+    case PROFILE_NORM:
+        layernorm_forward(a->norm, y.ln1_mean, y.ln1_rstd, y.x, weight_of(gpt, LN1_W, 0),
+                          weight_of(gpt, LN1_B, 0), N, C);
+        break;
+    case PROFILE_NORM_BACK:
+        layernorm_backward(a->dx, gradient_of(gpt, LN1_W, 0), gradient_of(gpt, LN1_B, 0),
+                           a->dnorm, y.ln1_mean, y.ln1_rstd, y.x, weight_of(gpt, LN1_W, 0), N,
+                           C);
+        break;
+    case PROFILE_MATMUL: profile_products(gpt, a, N, false); break;
+    case PROFILE_MATMUL_BACK: profile_products(gpt, a, N, true); break;
+    case PROFILE_ATTENTION:
+        attention_forward(y.attention, y.lse, y.qkv, B, T, C, H, inside);
+        break;
+    case PROFILE_ATTENTION_BACK:
+        attention_backward(a->dwide, a->dnorm, y.attention, y.lse, y.qkv, B, T, C, H, inside);
+        break;
+    case PROFILE_GELU: gelu_forward(a->gelu, y.fc, N * F); break;
+    case PROFILE_GELU_BACK: gelu_backward(a->dwide, a->gelu, y.fc, N * F); break;
+    case PROFILE_RESIDUAL:
+        residual_forward(y.middle, y.x, a->branch, N * C);
+        residual_backward(a->dx, a->dbranch, a->dx, N * C);
+        break;
+    case PROFILE_DROPOUT: dropout_forward(a->branch, a->branch, N * C, outside); break;
+    case PROFILE_HEAD: unembedding_forward(a->logits, a->hidden, wte, rows, C, V); break;
+    case PROFILE_HEAD_BACK:
+        unembedding_backward(a->dnorm, dwte, a->logits, a->hidden, wte, rows, C, V);
+        break;
+    case PROFILE_LOSS:
+        cross_entropy_forward(a->losses, a->head_lse, a->logits, run->targets, rows, V);
+        break;
+    case PROFILE_LOSS_BACK:
+        cross_entropy_backward(a->logits, run->dlosses, a->head_lse, a->logits, run->targets,
+                               rows, V);
+        break;
+    case PROFILE_GRADIENT_NORM: gradient_norm(gpt->gradients, P); break;
+    case PROFILE_ADAMW:
+        adamw_update(gpt->weights, run->optimizer->m, run->optimizer->v, gpt->gradients, P, 0,
+                     0.9f, 0.99f, 1e-8f, 0, 1, 1);
+        break;
+    }
+}
+
+/* Prints the table.  The model is not fit for use afterwards. */
+void run_profile(Run *run) {
+    ProfileRow rows[PROFILE_ROWS];
+    double seconds[PROFILE_ROWS], sum = 0, whole = INFINITY, batch = (double)run->o->batch;
+    OptimizerOptions update = {0.9f, 0.99f, 1e-8f, 0, 1};
+    for (int i = 0; i < 4; i++) {
+        double start = clock_seconds();
+        batch_gradient(run, (uint64_t)i);
+        optimizer_step(run->gpt, run->optimizer, &update, 0);
+        double step = (clock_seconds() - start) * (double)run->o->micro_batch / batch;
+        if (step < whole) whole = step;
+    }
+    profile_table(run, rows);
+    for (int row = 0; row < PROFILE_ROWS; row++) {
+        double best = INFINITY, spent = 0;
+        for (int i = 0; i < 3 || (spent < 0.1 && i < 100); i++) {
+            double start = clock_seconds();
+            profile_call(run, row);
+            double once = clock_seconds() - start;
+            best = once < best ? once : best;
+            spent += once;
+        }
+        seconds[row] = best * rows[row].calls;
+        sum += seconds[row];
+    }
+    printf("%-42s %8s %7s %7s %10s\n", "kernel", "ms", "share", "calls", "of peak");
+    for (int row = 0; row < PROFILE_ROWS; row++) {
+        printf("%-42s %8.2f %6.1f%% %7.4g", rows[row].name, 1e3 * seconds[row],
+               100 * seconds[row] / sum, rows[row].calls);
+        if (rows[row].flops > 0)
+            printf(" %9.0f%%",
+                   100 * rows[row].flops * rows[row].calls / seconds[row] / run->peak);
+        putchar('\n');
+    }
+    printf("%-42s %8.2f\n%-42s %8.2f\n", "all of them", 1e3 * sum,
+           "a micro-batch of a real step", 1e3 * whole);
+}
+
 /* =========================================================================================
  * 12. Command line                                             [glossary: Hyperparameters]
  * ====================================================================================== */
@@ -2748,26 +2993,11 @@ static const struct Preset {
 };
 
 static const Options DEFAULTS = {
-    .order = ORDER_EPOCHS,
-    .min_lr = -1,
-    .schedule = SCHEDULE_COSINE,
-    .cooldown = 0,
-    .weight_decay = 0.1,
-    .beta1 = 0.9,
-    .eps = 1e-8,
-    .clip = 1.0,
-    .validation = 0.05,
-    .test = 0.05,
-    .eval_batches = 20,
-    .log_every = 50,
-    .sample = 200,
-    .out = "out/model",
-    .seed = 1,
-    .split = SPLIT_TEST,
-    .prompt = "\n",
-    .tokens = 500,
-    .temperature = 0.8,
-    .top_p = 1.0,
+    .order = ORDER_EPOCHS, .schedule = SCHEDULE_COSINE, .min_lr = -1, /* lr/10, set later */
+    .weight_decay = 0.1, .beta1 = 0.9, .eps = 1e-8, .clip = 1.0,
+    .validation = 0.05, .test = 0.05, .eval_batches = 20, .log_every = 50, .sample = 200,
+    .out = "out/model", .seed = 1, .split = SPLIT_TEST,
+    .prompt = "\n", .tokens = 500, .temperature = 0.8, .top_p = 1.0,
 };
 
 enum { COUNT, REAL, CHOICE, TEXT, TEXTS, FLAG }; /* types: size_t, double, int, char * ... */
@@ -2836,7 +3066,7 @@ static const struct OptionRow {
     {"eval-every", "t", COUNT, AT(eval_every), 1, 1e12, NULL, "250",
      "steps from one evaluation to the next; each saves the model", "Validation set"},
     {"eval-batches", "te", COUNT, AT(eval_batches), 0, 1e9, NULL, "20; eval: 0",
-     "micro-batches in an evaluation; 0: the whole split", "Validation set"},
+     "batches in an evaluation; 0: the whole split", "Validation set"},
     {"patience", "t", COUNT, AT(patience), 0, 1e9, NULL, "0",
      "stop after so many evaluations without a better one; 0: never", "Early stopping"},
     {"log-every", "t", COUNT, AT(log_every), 1, 1e9, NULL, NULL,
@@ -2862,6 +3092,8 @@ static const struct OptionRow {
      "draw from the k likeliest tokens; 0: from all", "Inference"},
     {"top-p", "g", REAL, AT(top_p), 1e-9, 1, NULL, NULL,
      "draw from the likeliest tokens that together have this probability", "Inference"},
+    {"profile", "t", FLAG, AT(profile), 0, 0, NULL, NULL,
+     "do not train: time each kernel at these sizes", "Compute budget (FLOPs)"},
     {"seed", "tgei", COUNT, AT(seed), 0, 9e15, NULL, NULL,
      "of everything that is drawn at random", "Hyperparameters"},
     {"threads", "tgei", COUNT, AT(threads), 1, 1024, NULL, "one per core",
@@ -3059,6 +3291,8 @@ static void run_corpus(Run *run, const Bytes *text, size_t T) {
     run->corpus.bytes = text->size;
     run->corpus.count =
         tokenizer_encode(run->tokenizer, text->data, text->size, name, &run->corpus.tokens);
+    fprintf(stderr, "%-12s %zu bytes, %zu tokens, vocabulary %zu\n", "text", text->size,
+            run->corpus.count, run->tokenizer->vocab);
     corpus_split(&run->corpus, run->o->validation, run->o->test, run->splits);
     for (int i = 0; i < SPLITS; i++) {
         const Split *s = &run->splits[i];
@@ -3131,7 +3365,7 @@ static void run_allocate(Run *run, const Config *config) {
 static void command_train(const Options *o) {
     Run run = {.o = o, .best_loss = INFINITY, .terminal = isatty(STDERR_FILENO)};
     char *path = text_format("%s/model.safetensors", o->out);
-    if (access(path, F_OK) == 0 && !o->overwrite)
+    if (access(path, F_OK) == 0 && !o->overwrite && !o->profile)
         die("%s: already holds a model; choose another --out, or say --overwrite", o->out);
     free(path);
     Bytes text = data_read(o);
@@ -3150,6 +3384,11 @@ static void command_train(const Options *o) {
                               o->warmup,   o->steps,     o->cooldown};
     run.peak = peak_flops();
     fprintf(stderr, "%d threads, %.0f GFLOP/s at best\n\n", thread_count(), run.peak / 1e9);
+    if (o->profile) {
+        run_profile(&run);
+        run_destroy(&run);
+        return;
+    }
     run.best_folder = text_format("%s/best", o->out);
     folder_create(o->out);
     path = text_format("%s/log.csv", o->out);
@@ -3199,7 +3438,7 @@ static void command_eval(const Options *o) {
             split->count, T);
     run.activations = activations_create(&run.gpt->config, o->micro_batch, T, KEEP_NOTHING, 0);
     Evaluation e = split_evaluate(run.gpt, run.activations, run.tokenizer, split,
-                                  o->eval_batches * o->micro_batch);
+                                  o->eval_batches * o->batch);
     printf("%s: loss %.4f, perplexity %.4g, %.4f bits per byte, over %zu tokens\n", split->name,
            e.loss, exp(e.loss), e.bits_per_byte, e.tokens);
     run_destroy(&run);

@@ -1,4 +1,4 @@
-/* check.c - what every test program here is made of: a row for each check, and a sum at the end.
+/* check.c - what every test program is made of: a row for each check, and their sum at the end.
  *
  * A test program includes this file, calls check() as often as it likes and ends with
  * `return check_summary();`.  A row reads

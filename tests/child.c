@@ -2,8 +2,8 @@
  * program, or the program itself.
  *
  * An error of the user ends the whole process, so what should end is run in a child.  The child
- * leaves an exit status and what it printed, and the test looks at both: an error message has to be
- * exactly one line, because that is what a user can read and a script can show.
+ * leaves an exit status and what it printed, and the test looks at both: an error message has
+ * to be exactly one line, because that is what a user can read and a script can show.
  *
  * Included after train.c and check.c.
  */
@@ -19,7 +19,8 @@ void ending_free(Ending *ending) {
     free(ending->err.data);
 }
 
-/* A child's memory is the operating system's to take back: die() keeps what it points at, and that is no leak. */
+/* A child's memory is the operating system's to take back: die() keeps what it points at, and
+ * that is no leak. */
 void __lsan_disable(void) __attribute__((weak));
 
 /* A child that hangs is a failure too: the alarm ends it, and it also survives an exec. */
@@ -47,7 +48,8 @@ static Ending child_wait(pid_t child, FILE *out, FILE *err) {
     rewind(out);
     rewind(err);
     Ending ending = {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
-                     stream_read(out, "a child's stdout"), stream_read(err, "a child's stderr")};
+                     stream_read(out, "a child's stdout"),
+                     stream_read(err, "a child's stderr")};
     fclose(out);
     fclose(err);
     return ending;
@@ -82,7 +84,8 @@ Ending program_run(const char *const arguments[]) {
     FILE *out = scratch_file(), *err = scratch_file();
     pid_t child = child_fork(out, err);
     if (child == 0) {
-        execv(arguments[0], (char *const *)(uintptr_t)arguments); /* execv changes no argument */
+        execv(arguments[0],
+              (char *const *)(uintptr_t)arguments); /* execv changes no argument */
         fprintf(stderr, "%s: cannot run: %s\n", arguments[0], strerror(errno));
         _exit(127);
     }
@@ -97,7 +100,8 @@ Ending train_run(const char *format, ...) {
     char line[4096];
     int length = vsnprintf(line, sizeof line, format, list);
     va_end(list);
-    if (length < 0 || (size_t)length >= sizeof line) die("a command line of the tests is too long");
+    if (length < 0 || (size_t)length >= sizeof line)
+        die("a command line of the tests is too long");
     const char *arguments[128] = {train_program()};
     size_t count = 1;
     for (char *word = strtok(line, " "); word && count + 1 < 128; word = strtok(NULL, " "))
@@ -107,12 +111,13 @@ Ending train_run(const char *format, ...) {
 
 size_t lines_count(const Bytes *text) { /* a last line without its line feed counts */
     size_t lines = 0;
-    for (size_t i = 0; i < text->size; i++) lines += text->data[i] == '\n' || i + 1 == text->size;
+    for (size_t i = 0; i < text->size; i++)
+        lines += text->data[i] == '\n' || i + 1 == text->size;
     return lines;
 }
 
-/* Is this the one line of an error: `status`, nothing on stderr but one line that begins with the
- * program's name and holds `words`? */
+/* Is this the one line of an error: `status`, nothing on stderr but one line that begins with
+ * the program's name and holds `words`? */
 bool ending_is_error(const Ending *ending, int status, const char *words) {
     return ending->status == status && lines_count(&ending->err) == 1 &&
            ending->err.data[ending->err.size - 1] == '\n' &&
@@ -131,7 +136,8 @@ void check_error(const char *name, const Ending *ending, int status, const char 
 /* --- Files for tests ---------------------------------------------------------------------- */
 
 void bytes_save(const char *path, const void *data, size_t size) {
-    unlink(path); /* some file systems flush a file to disk that was cut to nothing and written again */
+    unlink(path); /* some file systems flush a file to disk that was cut to nothing and written
+                     again */
     FILE *file = fopen(path, "wb");
     if (!file || fwrite(data, 1, size, file) != size || fclose(file) != 0)
         die("%s: cannot write: %s", path, strerror(errno));

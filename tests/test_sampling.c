@@ -3,7 +3,8 @@
  *     cc -std=gnu11 -O3 tests/test_sampling.c -o build/test_sampling -lm && build/test_sampling
  *
  * Draws use the project's own random numbers with fixed seeds; frequencies may be 5 standard
- * deviations from the probabilities, which true random numbers exceed once in two million times.
+ * deviations from the probabilities, which true random numbers exceed once in two million
+ * times.
  */
 #define _GNU_SOURCE 1 /* fopencookie */
 #define TRAIN_NO_MAIN
@@ -20,9 +21,10 @@ static void logits_of(float logits[V], double shift) {
     for (int v = 0; v < V; v++) logits[v] = (float)(log(PROBABILITIES[v]) + shift);
 }
 
-/* Draws many tokens, and compares how often each came with `expected`: tokens that should not come must not
- * come at all. */
-static void check_frequencies(const char *name, const float *logits, const Sampling *s, const double expected[V]) {
+/* Draws many tokens, and compares how often each came with `expected`: tokens that should not
+ * come must not come at all. */
+static void check_frequencies(const char *name, const float *logits, const Sampling *s,
+                              const double expected[V]) {
     size_t counts[V] = {0};
     Candidate room[V];
     bool inside = true;
@@ -36,22 +38,31 @@ static void check_frequencies(const char *name, const float *logits, const Sampl
     for (int v = 0; v < V; v++) {
         double p = expected[v], deviation = sqrt(DRAWS * p * (1 - p));
         exact = exact && (p == 0) == (counts[v] == 0);
-        if (p > 0 && p < 1) worst = fmax(worst, fabs((double)counts[v] - DRAWS * p) / deviation);
+        if (p > 0 && p < 1)
+            worst = fmax(worst, fabs((double)counts[v] - DRAWS * p) / deviation);
         if (p == 1) exact = exact && counts[v] == DRAWS;
     }
     check(inside && exact && worst < 5, "%-52s %s, %.2f sigma, at most 5", name,
           exact ? "just the wanted tokens" : "WRONG TOKENS", worst);
 }
 
-/* What is left of the probabilities when only the tokens of a set may come, at a temperature. */
+/* What is left of the probabilities when only the tokens of a set may come, at a temperature.
+ */
 static void renormalise(double out[V], const char *set, double temperature) {
     double total = 0;
-    for (int v = 0; v < V; v++) total += out[v] = strchr(set, '0' + v) ? pow(PROBABILITIES[v] / 0.30, 1 / temperature) : 0;
+    for (int v = 0; v < V; v++)
+        total += out[v] =
+            strchr(set, '0' + v) ? pow(PROBABILITIES[v] / 0.30, 1 / temperature) : 0;
     for (int v = 0; v < V; v++) out[v] /= total;
 }
 
 static void test_frequencies(void) {
-    static const struct { const char *name; Sampling s; const char *set; double shift; } cases[] = {
+    static const struct {
+        const char *name;
+        Sampling s;
+        const char *set;
+        double shift;
+    } cases[] = {
         {"temperature 1: the model's own probabilities", {1, 0, 1}, "01234567", 0},
         {"temperature 1, logits moved by 1000", {1, 0, 1}, "01234567", 1000},
         {"temperature 1, logits moved by -1000", {1, 0, 1}, "01234567", -1000},
@@ -85,7 +96,8 @@ static void test_frequencies(void) {
         float logits[V];
         double expected[V];
         logits_of(logits, cases[i].shift);
-        renormalise(expected, cases[i].set, cases[i].s.temperature > 0 ? cases[i].s.temperature : 1);
+        renormalise(expected, cases[i].set,
+                    cases[i].s.temperature > 0 ? cases[i].s.temperature : 1);
         check_frequencies(cases[i].name, logits, &cases[i].s, expected);
     }
 }
@@ -96,17 +108,22 @@ static void test_edges(void) {
     double equal[V];
     for (int v = 0; v < V; v++) equal[v] = 1.0 / V;
     check_frequencies("all equal: all equally often", flat, &(Sampling){1, 0, 1}, equal);
-    check(token_sample(flat, V, &(Sampling){0, 0, 1}, 0.99, room) == 0, "all equal at temperature 0: the smallest id");
+    check(token_sample(flat, V, &(Sampling){0, 0, 1}, 0.99, room) == 0,
+          "all equal at temperature 0: the smallest id");
     float late[V] = {0, 0, 0, 2, 0, 2, 2, 0};
-    check(token_sample(late, V, &(Sampling){0, 0, 1}, 0.99, room) == 3, "three that tie at temperature 0: the smallest id");
+    check(token_sample(late, V, &(Sampling){0, 0, 1}, 0.99, room) == 3,
+          "three that tie at temperature 0: the smallest id");
     size_t right = 0;
-    for (int i = 0; i < 100; i++) right += token_sample(one, 1, &(Sampling){1, 0, 1}, i / 100.0, room) == 0;
+    for (int i = 0; i < 100; i++)
+        right += token_sample(one, 1, &(Sampling){1, 0, 1}, i / 100.0, room) == 0;
     check(right == 100, "a vocabulary of one token");
     right = 0;
-    for (int i = 0; i < 100; i++) right += token_sample(steep, V, &(Sampling){0.01, 0, 1}, i / 100.0, room) == 1;
+    for (int i = 0; i < 100; i++)
+        right += token_sample(steep, V, &(Sampling){0.01, 0, 1}, i / 100.0, room) == 1;
     check(right == 100, "logits of 1e30 and -1e30 at temperature 0.01 overflow nothing");
     right = 0;
-    for (int i = 0; i < 100; i++) right += token_sample(steep, V, &(Sampling){1e-300, 0, 1}, i / 100.0, room) == 1;
+    for (int i = 0; i < 100; i++)
+        right += token_sample(steep, V, &(Sampling){1e-300, 0, 1}, i / 100.0, room) == 1;
     check(right == 100, "temperature 1e-300 divides without an overflow");
 
     /* A token at minus infinity has the probability 0. */
@@ -114,18 +131,23 @@ static void test_edges(void) {
     masked[1] = masked[4] = -INFINITY;
     double expected[V];
     renormalise(expected, "023567", 1);
-    check_frequencies("two tokens at minus infinity never come", masked, &(Sampling){1, 0, 1}, expected);
+    check_frequencies("two tokens at minus infinity never come", masked, &(Sampling){1, 0, 1},
+                      expected);
 
-    /* The borders between tokens are where the running sum says: u = 0 is the first token, u just below 1 the
-     * last one, and u at a border belongs to the token behind it. */
-    uint32_t first = token_sample(flat, V, &(Sampling){1, 0, 1}, 0, room), last = token_sample(flat, V, &(Sampling){1, 0, 1}, 1 - 0x1p-24, room);
-    check(first == 0 && last == V - 1, "u = 0 draws token %u, u = 1 - 2^-24 token %u", first, last);
+    /* The borders between tokens are where the running sum says: u = 0 is the first token, u
+     * just below 1 the last one, and u at a border belongs to the token behind it. */
+    uint32_t first = token_sample(flat, V, &(Sampling){1, 0, 1}, 0, room),
+             last = token_sample(flat, V, &(Sampling){1, 0, 1}, 1 - 0x1p-24, room);
+    check(first == 0 && last == V - 1, "u = 0 draws token %u, u = 1 - 2^-24 token %u", first,
+          last);
     right = 0;
     for (uint32_t v = 0; v < V; v++) {
         right += token_sample(flat, V, &(Sampling){1, 0, 1}, v / (double)V, room) == v;
-        right += token_sample(flat, V, &(Sampling){1, 0, 1}, (v + 1) / (double)V - 1e-9, room) == v;
+        right +=
+            token_sample(flat, V, &(Sampling){1, 0, 1}, (v + 1) / (double)V - 1e-9, room) == v;
     }
-    check(right == 2 * V, "u at a border belongs to the token behind it: %zu of %d", right, 2 * V);
+    check(right == 2 * V, "u at a border belongs to the token behind it: %zu of %d", right,
+          2 * V);
     float logits[V], before[V];
     logits_of(logits, 0);
     memcpy(before, logits, sizeof before);
@@ -134,10 +156,12 @@ static void test_edges(void) {
 }
 
 /* --- Writing -------------------------------------------------------------------------------
- * The definition that text_generate is held against: every token comes from a fresh cache that reads
- * the whole window.  The window is the text so far; when it is full, its later half goes on. */
-static Bytes write_plainly(const GPT *gpt, const Tokenizer *tokenizer, const uint32_t *prompt, size_t prompt_count,
-                           size_t count, const Sampling *s, uint64_t seed) {
+ * The definition that text_generate is held against: every token comes from a fresh cache that
+ * reads the whole window.  The window is the text so far; when it is full, its later half goes
+ * on. */
+static Bytes write_plainly(const GPT *gpt, const Tokenizer *tokenizer, const uint32_t *prompt,
+                           size_t prompt_count, size_t count, const Sampling *s,
+                           uint64_t seed) {
     size_t context = gpt->config.context, vocab = gpt->config.vocab, length = 0;
     int32_t *window = memory_allocate(context, sizeof *window);
     float *logits = memory_allocate(vocab, sizeof *logits);
@@ -149,7 +173,8 @@ static Bytes write_plainly(const GPT *gpt, const Tokenizer *tokenizer, const uin
         Cache *cache = cache_create(&gpt->config);
         gpt_decode(gpt, cache, window, length, logits);
         cache_destroy(cache);
-        uint32_t token = token_sample(logits, vocab, s, random_uniform(random_bits(seed, RANDOM_SAMPLING), i), room);
+        uint32_t token = token_sample(
+            logits, vocab, s, random_uniform(random_bits(seed, RANDOM_SAMPLING), i), room);
         size_t bytes;
         text.data[text.size++] = tokenizer_token(tokenizer, token, &bytes)[0];
         if (length == context) {
@@ -164,8 +189,9 @@ static Bytes write_plainly(const GPT *gpt, const Tokenizer *tokenizer, const uin
     return text;
 }
 
-static Bytes write_streaming(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer, const uint32_t *prompt,
-                             size_t prompt_count, size_t count, const Sampling *s, uint64_t seed) {
+static Bytes write_streaming(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
+                             const uint32_t *prompt, size_t prompt_count, size_t count,
+                             const Sampling *s, uint64_t seed) {
     FILE *file = scratch_file();
     text_generate(gpt, cache, tokenizer, prompt, prompt_count, count, s, seed, file);
     rewind(file);
@@ -185,10 +211,12 @@ static size_t bytes_kinds(const Bytes *text) { /* how many different bytes there
 }
 
 static void test_generate(size_t context, size_t prompt_count, size_t count, bool bias) {
-    Config config = {2, 2, 8, context, 5, bias, 0.3f}; /* dropout has no say in what is written */
+    Config config = {2, 2,    8,   context,
+                     5, bias, 0.3f}; /* dropout has no say in what is written */
     GPT *gpt = gpt_create(&config, false);
     gpt_initialize(gpt, 3);
-    for (size_t i = 0; i < gpt->parameter_count; i++) gpt->weights[i] += 0.3f * random_normal(4, i); /* opinions */
+    for (size_t i = 0; i < gpt->parameter_count; i++)
+        gpt->weights[i] += 0.3f * random_normal(4, i); /* opinions */
     Tokenizer *tokenizer = tokenizer_create((const unsigned char *)"abcde", 5);
     Cache *cache = cache_create(&config);
     uint32_t prompt[64];
@@ -196,15 +224,19 @@ static void test_generate(size_t context, size_t prompt_count, size_t count, boo
     Sampling s = {1.0, 4, 0.95};
     Bytes plain = write_plainly(gpt, tokenizer, prompt, prompt_count, count, &s, 9);
     Bytes text = write_streaming(gpt, cache, tokenizer, prompt, prompt_count, count, &s, 9);
-    check(text.size == count && !memcmp(text.data, plain.data, count) && bytes_kinds(&text) > 2,
-          "context %2zu, prompt %2zu, %3zu tokens: as if every window were read afresh: %.20s...", context, prompt_count, count,
-          (char *)text.data);
+    check(
+        text.size == count && !memcmp(text.data, plain.data, count) && bytes_kinds(&text) > 2,
+        "context %2zu, prompt %2zu, %3zu tokens: as if every window were read afresh: %.20s...",
+        context, prompt_count, count, (char *)text.data);
     Bytes again = write_streaming(gpt, cache, tokenizer, prompt, prompt_count, count, &s, 9);
     check(again.size == count && !memcmp(text.data, again.data, count),
-          "context %2zu, prompt %2zu, %3zu tokens: the same seed writes the same text, with a used cache", context, prompt_count, count);
+          "context %2zu, prompt %2zu, %3zu tokens: the same seed writes the same text, with a "
+          "used cache",
+          context, prompt_count, count);
     Bytes other = write_streaming(gpt, cache, tokenizer, prompt, prompt_count, count, &s, 10);
     check(other.size == count && memcmp(text.data, other.data, count),
-          "context %2zu, prompt %2zu, %3zu tokens: another seed writes another text", context, prompt_count, count);
+          "context %2zu, prompt %2zu, %3zu tokens: another seed writes another text", context,
+          prompt_count, count);
     free(plain.data);
     free(text.data);
     free(again.data);
@@ -214,8 +246,8 @@ static void test_generate(size_t context, size_t prompt_count, size_t count, boo
     gpt_destroy(gpt);
 }
 
-/* Each token must reach the stream before the next one is computed: a reader at the other end of a pipe
- * sees text grow, and a stream that breaks ends the program at once. */
+/* Each token must reach the stream before the next one is computed: a reader at the other end
+ * of a pipe sees text grow, and a stream that breaks ends the program at once. */
 typedef struct {
     const GPT *gpt;
     const Tokenizer *tokenizer;
@@ -228,7 +260,8 @@ static void write_to_full_disk(void *argument) {
     if (!full) _exit(77);
     uint32_t prompt = 0;
     Cache *cache = cache_create(&w->gpt->config);
-    text_generate(w->gpt, cache, w->tokenizer, &prompt, 1, w->count, &(Sampling){1, 0, 1}, 1, full);
+    text_generate(w->gpt, cache, w->tokenizer, &prompt, 1, w->count, &(Sampling){1, 0, 1}, 1,
+                  full);
 }
 
 static ssize_t stream_count(void *cookie, const char *data, size_t size) {
@@ -248,7 +281,8 @@ static void test_streaming(void) {
     size_t calls = 0;
     FILE *stream = fopencookie(&calls, "w", (cookie_io_functions_t){.write = stream_count});
     text_generate(gpt, cache, tokenizer, &prompt, 1, 40, &(Sampling){1, 0, 1}, 1, stream);
-    check(calls == 40, "40 tokens reach the stream in %zu pieces: each as soon as it is drawn", calls);
+    check(calls == 40, "40 tokens reach the stream in %zu pieces: each as soon as it is drawn",
+          calls);
     fclose(stream);
     Writing writing = {gpt, tokenizer, 40};
     Ending ending = child_run(write_to_full_disk, &writing);
@@ -271,7 +305,8 @@ int main(void) {
     test_frequencies();
     test_edges();
     test_generate(16, 3, 10, true);    /* within the context */
-    test_generate(16, 3, 14, true);    /* up to its end: the last token is drawn with the window full */
+    test_generate(16, 3, 14,
+                  true); /* up to its end: the last token is drawn with the window full */
     test_generate(16, 3, 100, true);   /* far beyond it */
     test_generate(16, 16, 40, false);  /* a prompt that fills it */
     test_generate(16, 50, 40, true);   /* a prompt of which only the end fits */

@@ -2,25 +2,27 @@
  *
  *     cc -std=gnu11 -O3 tests/test_text.c -o build/test_text -lm && build/test_text
  *
- * Where a number is drawn at random, the seeds are fixed, and the tolerance is at least 5 standard
- * deviations of what true random numbers would give: with some hundred comparisons, a right
- * program would fail about once in ten thousand choices of the seeds, and these seeds are chosen.
+ * Where a number is drawn at random, the seeds are fixed, and the tolerance is at least 5
+ * standard deviations of what true random numbers would give: with some hundred comparisons, a
+ * right program would fail about once in ten thousand choices of the seeds, and these seeds are
+ * chosen.
  */
 #define TRAIN_NO_MAIN
 #include "../train.c"
 #include "check.c"
 #include "child.c"
 
-/* --- Random numbers ------------------------------------------------------------------------ */
+/* --- Random numbers ------------------------------------------------------------------------
+ */
 
 /* How far a sum of `n` draws is from what was expected, in standard deviations. */
 static double sigmas(double sum, double expected, double variance) {
     return fabs(sum - expected) / sqrt(variance);
 }
 
-/* Pearson's chi-square for counts that should all be `expected`, as a distance from its mean, bins - 1,
- * in standard deviations, sqrt(2 (bins - 1)).  Its upper tail is longer than the normal
- * distribution's, so 6 of them are allowed. */
+/* Pearson's chi-square for counts that should all be `expected`, as a distance from its mean,
+ * bins - 1, in standard deviations, sqrt(2 (bins - 1)).  Its upper tail is longer than the
+ * normal distribution's, so 6 of them are allowed. */
 static double chi_square(const size_t *counts, size_t bins, double expected) {
     double sum = 0;
     for (size_t i = 0; i < bins; i++) {
@@ -31,24 +33,30 @@ static double chi_square(const size_t *counts, size_t bins, double expected) {
 }
 
 static void test_random_bits(void) {
-    /* The first values of SplitMix64 from the seed 1234567, as its other implementations print them. */
-    static const uint64_t known[] = {6457827717110365317u, 3203168211198807973u, 9817491932198370423u,
-                                     4593380528125082431u, 16408922859458223821u};
+    /* The first values of SplitMix64 from the seed 1234567, as its other implementations print
+     * them. */
+    static const uint64_t known[] = {6457827717110365317u, 3203168211198807973u,
+                                     9817491932198370423u, 4593380528125082431u,
+                                     16408922859458223821u};
     size_t equal = 0;
     for (uint64_t i = 0; i < 5; i++) equal += random_bits(1234567, i) == known[i];
     check(equal == 5, "random_bits: SplitMix64's own first values: %zu of 5", equal);
 
-    /* Each of the 64 bits must be 1 half of the time, in the sequence of one key, in the first draws of
-     * neighbouring keys, and in keys that nest as a run's keys do. */
+    /* Each of the 64 bits must be 1 half of the time, in the sequence of one key, in the first
+     * draws of neighbouring keys, and in keys that nest as a run's keys do. */
     enum { DRAWS = 100000 };
-    static const char *const ways[] = {"one key, indices 0, 1, 2 ...", "keys 0, 1, 2 ..., one index",
+    static const char *const ways[] = {"one key, indices 0, 1, 2 ...",
+                                       "keys 0, 1, 2 ..., one index",
                                        "nested keys, as steps and layers"};
     for (int way = 0; way < 3; way++) {
         size_t ones[64] = {0}, flips[64] = {0};
         uint64_t before = 0;
         for (uint64_t i = 0; i <= DRAWS; i++) {
-            uint64_t bits = way == 0 ? random_bits(1, i) : way == 1 ? random_bits(i, 7)
-                          : random_bits(random_bits(random_bits(3, RANDOM_DROPOUT), i / 10), i % 10);
+            uint64_t bits =
+                way == 0 ? random_bits(1, i)
+                : way == 1
+                    ? random_bits(i, 7)
+                    : random_bits(random_bits(random_bits(3, RANDOM_DROPOUT), i / 10), i % 10);
             for (int bit = 0; bit < 64; bit++) {
                 if (i < DRAWS) ones[bit] += bits >> bit & 1;
                 if (i > 0) flips[bit] += (bits ^ before) >> bit & 1;
@@ -58,11 +66,14 @@ static void test_random_bits(void) {
         double worst_ones = 0, worst_flips = 0;
         for (int bit = 0; bit < 64; bit++) {
             worst_ones = fmax(worst_ones, sigmas((double)ones[bit], DRAWS / 2.0, DRAWS / 4.0));
-            worst_flips = fmax(worst_flips, sigmas((double)flips[bit], DRAWS / 2.0, DRAWS / 4.0));
+            worst_flips =
+                fmax(worst_flips, sigmas((double)flips[bit], DRAWS / 2.0, DRAWS / 4.0));
         }
-        check(worst_ones < 5, "random_bits: bits are 1 half the time, %-34s %.2f sigma, at most 5",
-              ways[way], worst_ones);
-        check(worst_flips < 5, "random_bits: neighbours differ in half of them, %-29s %.2f sigma, at most 5",
+        check(worst_ones < 5,
+              "random_bits: bits are 1 half the time, %-34s %.2f sigma, at most 5", ways[way],
+              worst_ones);
+        check(worst_flips < 5,
+              "random_bits: neighbours differ in half of them, %-29s %.2f sigma, at most 5",
               ways[way], worst_flips);
     }
 
@@ -73,13 +84,15 @@ static void test_random_bits(void) {
             size_t changed = 0;
             for (uint64_t i = 0; i < 1000; i++) {
                 uint64_t one = (uint64_t)1 << bit;
-                uint64_t a = random_bits(i * 0x12345677, i), b = of_key ? random_bits(i * 0x12345677 ^ one, i)
-                                                                        : random_bits(i * 0x12345677, i ^ one);
+                uint64_t a = random_bits(i * 0x12345677, i),
+                         b = of_key ? random_bits(i * 0x12345677 ^ one, i)
+                                    : random_bits(i * 0x12345677, i ^ one);
                 changed += (size_t)__builtin_popcountll(a ^ b);
             }
             worst = fmax(worst, sigmas((double)changed, 32000, 16000));
         }
-        check(worst < 5, "random_bits: one bit of the %s changes half of the value: %.2f sigma, at most 5",
+        check(worst < 5,
+              "random_bits: one bit of the %s changes half of the value: %.2f sigma, at most 5",
               of_key ? "key" : "index", worst);
     }
 }
@@ -102,19 +115,22 @@ static void test_random_reals(void) {
     }
     check(low >= 0 && low < 1e-4 && high < 1 && high > 1 - 1e-4 && grid,
           "random_uniform: multiples of 2^-24 from %.2g to 1 - %.2g", low, 1 - high);
-    check(sigmas(sum, DRAWS / 2.0, DRAWS / 12.0) < 5, "random_uniform: mean %.5f, at most 5 sigma from 1/2",
-          sum / DRAWS);
+    check(sigmas(sum, DRAWS / 2.0, DRAWS / 12.0) < 5,
+          "random_uniform: mean %.5f, at most 5 sigma from 1/2", sum / DRAWS);
     check(sigmas(squares, DRAWS / 12.0, DRAWS / 180.0) < 5,
           "random_uniform: variance %.6f, at most 5 sigma from 1/12", squares / DRAWS);
     double chi = chi_square(counts, BINS, (double)DRAWS / BINS);
-    check(fabs(chi) < 6, "random_uniform: %d bins equally full: %.2f sigma, at most 6", BINS, chi);
-    check(sigmas(neighbours, 0, DRAWS / 144.0) < 5, "random_uniform: neighbours do not correlate: %.2f sigma, at most 5",
+    check(fabs(chi) < 6, "random_uniform: %d bins equally full: %.2f sigma, at most 6", BINS,
+          chi);
+    check(sigmas(neighbours, 0, DRAWS / 144.0) < 5,
+          "random_uniform: neighbours do not correlate: %.2f sigma, at most 5",
           sigmas(neighbours, 0, DRAWS / 144.0));
-    check(sigmas(other_key, 0, DRAWS / 144.0) < 5, "random_uniform: neighbouring keys do not correlate: %.2f sigma, at most 5",
+    check(sigmas(other_key, 0, DRAWS / 144.0) < 5,
+          "random_uniform: neighbouring keys do not correlate: %.2f sigma, at most 5",
           sigmas(other_key, 0, DRAWS / 144.0));
 
-    /* Moments of the normal distribution and their variances: x^k has mean 0, 1, 0, 3 and variance
-     * 1, 2, 15, 96. */
+    /* Moments of the normal distribution and their variances: x^k has mean 0, 1, 0, 3 and
+     * variance 1, 2, 15, 96. */
     double moments[5] = {0}, product = 0;
     size_t beyond[4] = {0};
     bool finite = true;
@@ -129,14 +145,16 @@ static void test_random_reals(void) {
     check(finite, "random_normal: always finite");
     for (int k = 1; k <= 4; k++)
         check(sigmas(moments[k], mean[k] * DRAWS, variance[k] * DRAWS) < 5,
-              "random_normal: mean of x^%d is %.4f, at most 5 sigma from %.0f", k, moments[k] / DRAWS, mean[k]);
+              "random_normal: mean of x^%d is %.4f, at most 5 sigma from %.0f", k,
+              moments[k] / DRAWS, mean[k]);
     for (int k = 1; k <= 3; k++) {
         double p = erfc(k / sqrt(2.0));
         check(sigmas((double)beyond[k], p * DRAWS, p * (1 - p) * DRAWS) < 5,
               "random_normal: share beyond %d is %.5f, at most 5 sigma from %.5f", k,
               (double)beyond[k] / DRAWS, p);
     }
-    check(sigmas(product, 0, DRAWS) < 5, "random_normal: neighbours do not correlate: %.2f sigma, at most 5",
+    check(sigmas(product, 0, DRAWS) < 5,
+          "random_normal: neighbours do not correlate: %.2f sigma, at most 5",
           sigmas(product, 0, DRAWS));
 }
 
@@ -155,13 +173,17 @@ static void test_random_permutation(void) {
     size_t good = 0, tried = 0;
     for (uint64_t N = 1; N <= 300; N++)
         for (uint64_t key = 0; key < 5; key++, tried++) good += is_permutation(key * 77, N);
-    check(good == tried, "random_permutation: every number once, N from 1 to 300, 5 keys: %zu of %zu", good, tried);
-    static const uint64_t sizes[] = {1023, 1024, 1025, 4095, 4096, 4097, 16384, 16385, 65537, 100003, 262145};
+    check(good == tried,
+          "random_permutation: every number once, N from 1 to 300, 5 keys: %zu of %zu", good,
+          tried);
+    static const uint64_t sizes[] = {1023,  1024,  1025,  4095,   4096,  4097,
+                                     16384, 16385, 65537, 100003, 262145};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         check(is_permutation(i, sizes[i]), "random_permutation: every number once, N = %llu",
               (unsigned long long)sizes[i]);
     uint64_t huge = (uint64_t)1 << 40, below = 0;
-    for (uint64_t i = 0; i < 1000; i++) below += random_permutation(9, huge - 1 - i, huge) < huge;
+    for (uint64_t i = 0; i < 1000; i++)
+        below += random_permutation(9, huge - 1 - i, huge) < huge;
     check(below == 1000, "random_permutation: stays below N = 2^40");
 
     /* A shuffle of N numbers leaves one of them in its place on average, with variance 1. */
@@ -171,7 +193,8 @@ static void test_random_permutation(void) {
         for (uint64_t key = 0; key < shuffles; key++)
             for (uint64_t i = 0; i < N; i++) fixed += random_permutation(key, i, N) == i;
         check(sigmas((double)fixed, (double)shuffles, (double)shuffles) < 5,
-              "random_permutation: N = %4llu: %.3f numbers stay in their place, at most 5 sigma from 1",
+              "random_permutation: N = %4llu: %.3f numbers stay in their place, at most 5 "
+              "sigma from 1",
               (unsigned long long)N, (double)fixed / (double)shuffles);
     }
     /* Over the keys, a number goes to all places equally often, and keeps no neighbour. */
@@ -183,10 +206,12 @@ static void test_random_permutation(void) {
         kept += random_permutation(key, 4, N) == place + 1;
     }
     double chi = chi_square(places, N, (double)KEYS / N), p = 1.0 / N;
-    check(fabs(chi) < 6, "random_permutation: number 3 of %d goes everywhere: %.2f sigma, at most 6", N, chi);
+    check(fabs(chi) < 6,
+          "random_permutation: number 3 of %d goes everywhere: %.2f sigma, at most 6", N, chi);
     check(sigmas((double)kept, KEYS * p, KEYS * p * (1 - p)) < 5,
-          "random_permutation: numbers 3 and 4 stay together %zu times of %d, at most 5 sigma from %.0f", kept,
-          KEYS, KEYS * p);
+          "random_permutation: numbers 3 and 4 stay together %zu times of %d, at most 5 sigma "
+          "from %.0f",
+          kept, KEYS, KEYS * p);
 }
 
 /* --- Splits and batches -------------------------------------------------------------------
@@ -199,11 +224,21 @@ static Corpus corpus_count(size_t count) {
 }
 
 static void test_splits(void) {
-    static const struct { size_t count; double validation, test; size_t expected[SPLITS]; } cases[] = {
-        {1000, 0.05, 0.05, {900, 50, 50}},  {1000, 0, 0, {1000, 0, 0}},       {1000, 0.1, 0, {900, 100, 0}},
-        {1000, 0, 0.1, {900, 0, 100}},      {1000, 0.45, 0.45, {100, 450, 450}}, {10, 0.05, 0.05, {9, 0, 1}},
-        {1115394, 0.05, 0.05, {1003854, 55769, 55771}}, {7, 0.2, 0.1, {4, 1, 2}}, {100, 0.3, 0.6, {10, 30, 60}},
-        {3, 0, 0.5, {1, 0, 2}}, {1, 0, 0, {1, 0, 0}}};
+    static const struct {
+        size_t count;
+        double validation, test;
+        size_t expected[SPLITS];
+    } cases[] = {{1000, 0.05, 0.05, {900, 50, 50}},
+                 {1000, 0, 0, {1000, 0, 0}},
+                 {1000, 0.1, 0, {900, 100, 0}},
+                 {1000, 0, 0.1, {900, 0, 100}},
+                 {1000, 0.45, 0.45, {100, 450, 450}},
+                 {10, 0.05, 0.05, {9, 0, 1}},
+                 {1115394, 0.05, 0.05, {1003854, 55769, 55771}},
+                 {7, 0.2, 0.1, {4, 1, 2}},
+                 {100, 0.3, 0.6, {10, 30, 60}},
+                 {3, 0, 0.5, {1, 0, 2}},
+                 {1, 0, 0, {1, 0, 0}}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Corpus corpus = corpus_count(cases[i].count);
         Split s[SPLITS];
@@ -214,8 +249,10 @@ static void test_splits(void) {
             if (k) adjacent = adjacent && s[k].tokens == s[k - 1].tokens + s[k - 1].count;
         }
         adjacent = adjacent && s[2].tokens + s[2].count == corpus.tokens + corpus.count;
-        check(sizes && adjacent, "splits of %zu, shares %g and %g: %zu + %zu + %zu, one behind the other", cases[i].count,
-              cases[i].validation, cases[i].test, s[0].count, s[1].count, s[2].count);
+        check(sizes && adjacent,
+              "splits of %zu, shares %g and %g: %zu + %zu + %zu, one behind the other",
+              cases[i].count, cases[i].validation, cases[i].test, s[0].count, s[1].count,
+              s[2].count);
         free(corpus.tokens);
     }
     /* Rounding must not lose or double a token, whatever the shares. */
@@ -228,20 +265,24 @@ static void test_splits(void) {
                 corpus.count = count;
                 corpus_split(&corpus, v / 100.0, t / 100.0, s);
                 whole = whole && s[0].count + s[1].count + s[2].count == count &&
-                        s[0].count <= count && s[1].count <= count && (t || s[2].count == 0) && (v || s[1].count == 0) &&
+                        s[0].count <= count && s[1].count <= count && (t || s[2].count == 0) &&
+                        (v || s[1].count == 0) &&
                         fabs((double)s[1].count - v / 100.0 * (double)count) < 1.001;
             }
-    check(whole, "splits: every token in exactly one part for 45,760 choices of size and shares");
-    check(!strcmp(SPLIT_NAMES[SPLIT_TRAIN], "train") && !strcmp(SPLIT_NAMES[SPLIT_TEST], "test"),
+    check(whole,
+          "splits: every token in exactly one part for 45,760 choices of size and shares");
+    check(!strcmp(SPLIT_NAMES[SPLIT_TRAIN], "train") &&
+              !strcmp(SPLIT_NAMES[SPLIT_TEST], "test"),
           "splits: names stand in the order of the parts");
     free(corpus.tokens);
 }
 
-/* Reads steps [0, steps) of a source and returns where each sequence begins; NULL if an input or a target
- * is not the token that belongs there. */
+/* Reads steps [0, steps) of a source and returns where each sequence begins; NULL if an input
+ * or a target is not the token that belongs there. */
 static size_t *batch_starts(const BatchSource *source, uint64_t steps, size_t mine) {
     size_t T = source->T;
-    int32_t *inputs = memory_allocate(mine * T, sizeof *inputs), *targets = memory_allocate(mine * T, sizeof *targets);
+    int32_t *inputs = memory_allocate(mine * T, sizeof *inputs),
+            *targets = memory_allocate(mine * T, sizeof *targets);
     size_t *starts = memory_allocate(steps * mine, sizeof *starts);
     bool good = true;
     for (uint64_t step = 0; step < steps; step++) {
@@ -252,7 +293,8 @@ static size_t *batch_starts(const BatchSource *source, uint64_t steps, size_t mi
             size_t start = (size_t)inputs[b * T];
             starts[step * mine + b] = start;
             for (size_t t = 0; t < T; t++)
-                good = good && (size_t)inputs[b * T + t] == start + t && (size_t)targets[b * T + t] == start + t + 1 &&
+                good = good && (size_t)inputs[b * T + t] == start + t &&
+                       (size_t)targets[b * T + t] == start + t + 1 &&
                        (size_t)targets[b * T + t] < source->split->count;
         }
     }
@@ -263,16 +305,19 @@ static size_t *batch_starts(const BatchSource *source, uint64_t steps, size_t mi
     return NULL;
 }
 
-/* Epochs: the sequences, in the order in which steps deal them out, fall into groups of `windows`; each
- * group must hold every window exactly once. */
+/* Epochs: the sequences, in the order in which steps deal them out, fall into groups of
+ * `windows`; each group must hold every window exactly once. */
 static void test_epochs(size_t count, size_t T, size_t batch) {
     Corpus corpus = corpus_count(count);
     Split split = {corpus.tokens, count, "train"};
     size_t windows = (count - 1) / T, slack = (count - 1) % T, epochs = 6;
     size_t steps = (epochs * windows + batch - 1) / batch;
     BatchSource source = {&split, batch, T, ORDER_EPOCHS, 42, 0, 1};
-    size_t *starts = batch_starts(&source, steps, batch), *again = batch_starts(&source, steps, batch);
-    check(starts && again, "epochs, %4zu tokens, T %2zu, batch %2zu: targets are the inputs shifted by one", count, T, batch);
+    size_t *starts = batch_starts(&source, steps, batch),
+           *again = batch_starts(&source, steps, batch);
+    check(starts && again,
+          "epochs, %4zu tokens, T %2zu, batch %2zu: targets are the inputs shifted by one",
+          count, T, batch);
     if (!starts || !again) { free(starts); free(again); free(corpus.tokens); return; }
     bool once = true, shifts = true;
     size_t moved = 0, same_order = 0;
@@ -293,17 +338,28 @@ static void test_epochs(size_t count, size_t T, size_t batch) {
         same_order += same == windows;
         free(seen);
     }
-    check(once, "epochs, %4zu tokens, T %2zu, batch %2zu: each of %zu windows once in each of %zu epochs", count, T,
-          batch, windows, epochs);
-    check(shifts && (slack < 3 || moved > 0), "epochs, %4zu tokens, T %2zu, batch %2zu: the cut moves within the %zu tokens left over", count,
-          T, batch, slack);
-    if (windows > 4) check(same_order == 0, "epochs, %4zu tokens, T %2zu, batch %2zu: no epoch has the order of the first", count, T, batch);
+    check(once,
+          "epochs, %4zu tokens, T %2zu, batch %2zu: each of %zu windows once in each of %zu "
+          "epochs",
+          count, T, batch, windows, epochs);
+    check(shifts && (slack < 3 || moved > 0),
+          "epochs, %4zu tokens, T %2zu, batch %2zu: the cut moves within the %zu tokens left "
+          "over",
+          count, T, batch, slack);
+    if (windows > 4)
+        check(same_order == 0,
+              "epochs, %4zu tokens, T %2zu, batch %2zu: no epoch has the order of the first",
+              count, T, batch);
     check(!memcmp(starts, again, steps * batch * sizeof *starts),
-          "epochs, %4zu tokens, T %2zu, batch %2zu: the same seed gives the same batches", count, T, batch);
+          "epochs, %4zu tokens, T %2zu, batch %2zu: the same seed gives the same batches",
+          count, T, batch);
     source.seed = 43;
     size_t *other = batch_starts(&source, steps, batch), equal = 0;
     for (size_t i = 0; other && i < windows; i++) equal += other[i] / T == starts[i] / T;
-    if (windows > 4) check(other && equal < windows, "epochs, %4zu tokens, T %2zu, batch %2zu: another seed, another order", count, T, batch);
+    if (windows > 4)
+        check(other && equal < windows,
+              "epochs, %4zu tokens, T %2zu, batch %2zu: another seed, another order", count, T,
+              batch);
     free(other);
     free(again);
     free(starts);
@@ -322,26 +378,35 @@ static void test_windows(void) {
         if (starts[i] < PLACES) counts[starts[i]]++;
     }
     double chi = chi_square(counts, PLACES, (double)STEPS * BATCH / PLACES);
-    check(in, "windows: targets are the inputs shifted by one, and none reaches beyond the split");
-    check(fabs(chi) < 6, "windows: every one of %d places is drawn equally often: %.2f sigma, at most 6", PLACES, chi);
+    check(in,
+          "windows: targets are the inputs shifted by one, and none reaches beyond the split");
+    check(fabs(chi) < 6,
+          "windows: every one of %d places is drawn equally often: %.2f sigma, at most 6",
+          PLACES, chi);
     source.seed = 2;
     size_t *other = batch_starts(&source, STEPS, BATCH), equal = 0, repeats = 0;
-    for (size_t i = 0; starts && other && i < STEPS * BATCH; i++) equal += starts[i] == other[i];
-    for (size_t i = BATCH; starts && i < STEPS * BATCH; i++) repeats += starts[i] == starts[i - BATCH];
+    for (size_t i = 0; starts && other && i < STEPS * BATCH; i++)
+        equal += starts[i] == other[i];
+    for (size_t i = BATCH; starts && i < STEPS * BATCH; i++)
+        repeats += starts[i] == starts[i - BATCH];
     double p = 1.0 / PLACES, n = STEPS * BATCH;
-    check(other && sigmas((double)equal, n * p, n * p * (1 - p)) < 5, "windows: another seed draws other places");
-    check(sigmas((double)repeats, (n - BATCH) * p, n * p * (1 - p)) < 5, "windows: a step draws other places than the one before");
+    check(other && sigmas((double)equal, n * p, n * p * (1 - p)) < 5,
+          "windows: another seed draws other places");
+    check(sigmas((double)repeats, (n - BATCH) * p, n * p * (1 - p)) < 5,
+          "windows: a step draws other places than the one before");
     free(other);
     free(starts);
     source.seed = 1;
     split.count = T + 1;
     starts = batch_starts(&source, 3, BATCH);
-    check(starts && starts[0] == 0 && starts[14] == 0, "windows: a split of T + 1 tokens has one window");
+    check(starts && starts[0] == 0 && starts[14] == 0,
+          "windows: a split of T + 1 tokens has one window");
     free(starts);
     free(corpus.tokens);
 }
 
-/* What the ranks read, put side by side, is what one process reads; so is a batch read in micro-batches. */
+/* What the ranks read, put side by side, is what one process reads; so is a batch read in
+ * micro-batches. */
 static void test_ranks(int order) {
     enum { COUNT = 503, T = 9, BATCH = 12, STEPS = 20 };
     Corpus corpus = corpus_count(COUNT);
@@ -361,30 +426,37 @@ static void test_ranks(int order) {
             equal = equal && starts;
             free(starts);
         }
-        check(equal, "ranks, %-7s: %zu ranks together read what one process reads", ORDER_NAMES[order], world);
+        check(equal, "ranks, %-7s: %zu ranks together read what one process reads",
+              ORDER_NAMES[order], world);
     }
     int32_t inputs[BATCH * T], targets[BATCH * T];
     bool equal = whole != NULL;
     for (size_t first = 0, B; first < BATCH; first += B) {
         B = BATCH - first < 5 ? BATCH - first : 5;
         batch_read(&alone, 3, first, B, inputs, targets);
-        for (size_t b = 0; b < B; b++) equal = equal && whole && (size_t)inputs[b * T] == whole[3 * BATCH + first + b];
+        for (size_t b = 0; b < B; b++)
+            equal = equal && whole && (size_t)inputs[b * T] == whole[3 * BATCH + first + b];
     }
-    check(equal, "micro-batches, %-7s: 5 + 5 + 2 sequences are those of the batch of 12", ORDER_NAMES[order]);
+    check(equal, "micro-batches, %-7s: 5 + 5 + 2 sequences are those of the batch of 12",
+          ORDER_NAMES[order]);
     double epochs = batch_epochs(&alone, 100);
-    check(fabs(epochs - 100.0 * BATCH * T / (COUNT - 1)) < 1e-9, "batch_epochs: 100 steps of %d x %d tokens in %d are %.4f epochs",
-          BATCH, T, COUNT, epochs);
+    check(fabs(epochs - 100.0 * BATCH * T / (COUNT - 1)) < 1e-9,
+          "batch_epochs: 100 steps of %d x %d tokens in %d are %.4f epochs", BATCH, T, COUNT,
+          epochs);
     free(whole);
     free(corpus.tokens);
 }
 
-/* --- Text from files and folders ----------------------------------------------------------- */
+/* --- Text from files and folders -----------------------------------------------------------
+ */
 
 static void collect(const char *path, bool named, const char *expected, const char *name) {
     Bytes text = {NULL, 0};
     text_collect(&text, path, named);
-    bool equal = text.size == strlen(expected) && (text.size == 0 || !memcmp(text.data, expected, text.size));
-    check(equal, "text_collect: %-52s %zu bytes, expected %zu", name, text.size, strlen(expected));
+    bool equal = text.size == strlen(expected) &&
+                 (text.size == 0 || !memcmp(text.data, expected, text.size));
+    check(equal, "text_collect: %-52s %zu bytes, expected %zu", name, text.size,
+          strlen(expected));
     free(text.data);
 }
 
@@ -395,9 +467,12 @@ static void collect_named(void *path) {
 }
 
 static void test_collect(const char *folder) {
-    const char *files[][2] = {{"b.txt", "second\n"}, {"a.txt", "first"}, {".hidden", "hidden\n"}, {"empty", ""},
-                              {"c/z.txt", "in c, z\n"}, {"c/a/deep.txt", "deep\n"}, {"c/.dot/x", "hidden\n"},
-                              {"B.txt", "capitals come first\n"}, {"d.txt", "last, no line feed"}};
+    const char *files[][2] = {
+        {"b.txt", "second\n"},          {"a.txt", "first"},
+        {".hidden", "hidden\n"},        {"empty", ""},
+        {"c/z.txt", "in c, z\n"},       {"c/a/deep.txt", "deep\n"},
+        {"c/.dot/x", "hidden\n"},       {"B.txt", "capitals come first\n"},
+        {"d.txt", "last, no line feed"}};
     char *path = text_format("%s/text/c/a", folder);
     folder_create(path);
     free(path);
@@ -418,7 +493,8 @@ static void test_collect(const char *folder) {
 
     path = text_format("%s/loop", text);
     char *target = text_format("%s/c/up", text);
-    if (symlink("..", target) != 0 || symlink(".", path) != 0) die("cannot make a link: %s", strerror(errno));
+    if (symlink("..", target) != 0 || symlink(".", path) != 0)
+        die("cannot make a link: %s", strerror(errno));
     collect(text, true, all, "links to the folders above are not followed");
     free(path);
     path = text_format("%s/linked.txt", text);
@@ -437,13 +513,15 @@ static void test_collect(const char *folder) {
     path = text_format("%s/c/zeros.bin", text);
     bytes_save(path, "abc\0def\n", 8);
     ending = child_run(collect_named, text);
-    check(ending.status == 0 && lines_count(&ending.err) == 1 && strstr((char *)ending.err.data, "zeros.bin"),
+    check(ending.status == 0 && lines_count(&ending.err) == 1 &&
+              strstr((char *)ending.err.data, "zeros.bin"),
           "text_collect: a file with NUL bytes in a folder is named and left out");
     ending_free(&ending);
     ending = child_run(collect_named, path);
     check_error("a named file with a NUL byte", &ending, 1, "byte 3");
     ending_free(&ending);
-    int null = dup(STDERR_FILENO), nowhere = open("/dev/null", O_WRONLY); /* the note was checked above */
+    int null = dup(STDERR_FILENO),
+        nowhere = open("/dev/null", O_WRONLY); /* the note was checked above */
     dup2(nowhere, STDERR_FILENO);
     collect(text, true, all, "a folder without its file of NUL bytes");
     dup2(null, STDERR_FILENO);
@@ -474,7 +552,8 @@ static void test_collect(const char *folder) {
     text_collect(&both, path, true);
     text_collect(&both, path, true);
     const char *twice = "last, no line feed\nlast, no line feed";
-    check(both.size == strlen(twice) && !strcmp((char *)both.data, twice), "text_collect: a second text starts on a line of its own");
+    check(both.size == strlen(twice) && !strcmp((char *)both.data, twice),
+          "text_collect: a second text starts on a line of its own");
     free(both.data);
     free(path);
     free(text);
