@@ -14,11 +14,15 @@ PYTHON ?= python3
 TESTS = $(patsubst tests/%.c,build/%,$(wildcard tests/test_*.c))
 SOURCES = train.c tokenizer.c
 
-all: build/train
+all: build/train build/tokenizer
 
 build/train: train.c tokenizer.c | build
 	$(CC) $(FLAGS) $(OPENMP) train.c -o $@ -lm
 	ln -sf build/train train
+
+build/tokenizer: tokenizer.c | build
+	$(CC) $(FLAGS) tokenizer.c -o $@
+	ln -sf build/tokenizer tokenizer
 
 build/test_%: tests/test_%.c tests/check.c $(SOURCES) | build
 	$(CC) $(FLAGS) $(OPENMP) $< -o $@ -lm
@@ -39,13 +43,27 @@ test: build/train $(TESTS)
 	sh tests/run.sh $(TESTS)
 
 # The rest needs Python and the packages of dev/requirements.txt.
-check-reference:
+check-reference: # PyTorch makes the reference tensors again
 	$(PYTHON) dev/reference/generate.py --check
 
-check-faults:
+check-tokenizer: build/tokenizer data/gpt2/merges.txt # against tiktoken, tokenizers and transformers
+	$(PYTHON) dev/unicode/make_classes.py --check
+	$(PYTHON) dev/reference/check_tokenizer.py --gpt2 data/gpt2
+
+check-faults: # one line broken at a time: the tests must notice
 	$(PYTHON) dev/planted_faults.py
 
-clean:
-	rm -rf build train
+# GPT-2's tokenizer, from the network or, with MIRROR=FOLDER, from a folder that has it.
+data/gpt2/merges.txt:
+	sh dev/data/fetch_gpt2.sh $(if $(MIRROR),--mirror $(MIRROR))
 
-.PHONY: all debug run test check-reference check-faults clean
+fuzz-tokenizer: | build # needs clang; ten minutes
+	clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	    tests/fuzz_tokenizer.c -o build/fuzz_tokenizer
+	mkdir -p build/fuzz && cd build && \
+	    ./fuzz_tokenizer -max_total_time=600 -max_len=2000 -close_fd_mask=2 fuzz
+
+clean:
+	rm -rf build train tokenizer
+
+.PHONY: all debug run test check-reference check-tokenizer check-faults fuzz-tokenizer clean

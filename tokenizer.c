@@ -3,14 +3,14 @@
  * A program of its own (`./tokenizer --help`) and a part of train.c, which defines
  * TOKENIZER_NO_MAIN and includes this file.  It knows nothing of train.c.
  *
- * Byte-level byte-pair encoding (BPE), as GPT-2 has it: a text is cut into pieces (roughly words),
- * each piece is taken apart into single bytes, and pairs of neighbours are merged into longer
- * tokens, in the order in which a training text once showed them to be common.
+ * Byte-level byte-pair encoding (BPE), as GPT-2 has it: a text is cut into pieces (roughly
+ * words), each piece is taken apart into single bytes, and pairs of neighbours are merged into
+ * longer tokens, in the order in which a training text once showed them to be common.
  *
- * Two functions are the definition: merges_learn_plain() in section 3 and piece_encode_plain() in
- * section 5.  They say all there is to say about BPE, in some 60 lines, and are slow.  Beside each
- * stands the one that is used, which gives the same result: section 3 says why for learning,
- * section 6 for encoding.  The tests hold each pair against each other.
+ * Two functions are the definition: merges_learn_plain() in section 3 and piece_encode_plain()
+ * in section 5.  They say all there is to say about BPE, in some 60 lines, and are slow.
+ * Beside each stands the one that is used, which gives the same result: section 3 says why for
+ * learning, section 6 for encoding.  The tests hold each pair against each other.
  *
  * Sections
  *   1. Small tools: errors, checked memory, files, JSON   (may be skipped at first)
@@ -58,8 +58,8 @@ enum { PENDING_MAX = 16 };
 static struct { char *temporary, *path; } pending_files[PENDING_MAX];
 static int pending_count;
 
-/* Control bytes, which a hostile file may have put into a name, are shown as '?': a message is one
- * line, and no terminal obeys it. */
+/* Control bytes, which a hostile file may have put into a name, are shown as '?': a message is
+ * one line, and no terminal obeys it. */
 void message_print(const char *format, va_list arguments) {
     char text[1024];
     for (int i = 0; i < pending_count; i++) unlink(pending_files[i].temporary);
@@ -159,8 +159,9 @@ Bytes file_read(const char *path) {
  * name PATH only after every byte is on the disk.  Whoever opens PATH, at any instant, a power
  * cut included, sees the old file or the new one.
  *
- * Files that belong together are written between files_hold() and files_release(): they take their
- * names at the end, one behind the other, when nothing is left that could fail for want of room. */
+ * Files that belong together are written between files_hold() and files_release(): they take
+ * their names at the end, one behind the other, when nothing can fail any more for want of
+ * room. */
 typedef struct {
     FILE *stream;
     char *path, *temporary; /* they belong to the list of pending files */
@@ -179,11 +180,13 @@ FileWriter file_create(const char *path) {
 }
 
 __attribute__((noreturn)) static void file_fail(const char *temporary, const char *path) {
-    die("%s: cannot write: %s (%s, if there was one, is as it was)", temporary, strerror(errno), path);
+    die("%s: cannot write: %s (%s, if there was one, is as it was)", temporary,
+        strerror(errno), path);
 }
 
 void file_write(FileWriter *file, const void *data, size_t bytes) {
-    if (bytes && fwrite(data, 1, bytes, file->stream) != bytes) file_fail(file->temporary, file->path);
+    if (bytes && fwrite(data, 1, bytes, file->stream) != bytes)
+        file_fail(file->temporary, file->path);
 }
 
 /* Makes a finished rename of a file in this folder survive a power cut. */
@@ -260,12 +263,16 @@ __attribute__((noreturn)) static void json_fail(const Json *j, const char *expec
 }
 
 static int json_peek(Json *j) { /* the next byte that is not blank, or -1 */
-    while (j->at < j->size && strchr(" \t\r\n", j->text[j->at]) && j->text[j->at]) j->at++;
-    return j->at < j->size ? j->text[j->at] : -1;
+    for (; j->at < j->size; j->at++) {
+        unsigned char c = j->text[j->at];
+        if (c != ' ' && c != '\t' && c != '\r' && c != '\n') return c;
+    }
+    return -1;
 }
 
 void json_enter(Json *j, char bracket) {
-    if (json_peek(j) != bracket) json_fail(j, bracket == '{' ? "an object {...}" : "a list [...]");
+    if (json_peek(j) != bracket)
+        json_fail(j, bracket == '{' ? "an object {...}" : "a list [...]");
     j->at++;
     j->first = true;
 }
@@ -304,7 +311,8 @@ size_t utf8_put(unsigned char *out, uint32_t c) {
     return more + 1;
 }
 
-/* A string, unescaped, into out (capacity bytes, a closing NUL included); returns its length. */
+/* A string, unescaped, into out (capacity bytes, a closing NUL included); returns its length.
+ * */
 size_t json_string(Json *j, char *out, size_t capacity) {
     size_t length = 0;
     if (json_peek(j) != '"') json_fail(j, "a string in double quotes");
@@ -329,10 +337,14 @@ size_t json_string(Json *j, char *out, size_t capacity) {
                     code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
                 }
                 if (code >= 0xD800 && code < 0xE000) json_fail(j, "both halves of a pair");
+                if (code == 0)
+                    json_fail(j, "no NUL inside a string"); /* it would end it here */
                 bytes = utf8_put(utf8, code);
             } else json_fail(j, "an escape that JSON knows");
         }
-        if (length + bytes >= capacity) json_fail(j, "a shorter string");
+        if (length + bytes >= capacity)
+            die("%s: byte %zu: a string of %zu bytes or more, which is too long here", j->name,
+                j->at, capacity);
         memcpy(out + length, utf8, bytes);
         length += bytes;
     }
@@ -420,8 +432,8 @@ static void json_skip_at(Json *j, int depth) {
     else json_number(j);
 }
 
-/* Steps over one value of any kind.  It calls itself for what stands in brackets, but not deeper
- * than JSON_DEPTH_MAX: no file can exhaust the stack. */
+/* Steps over one value of any kind.  It calls itself for what stands in brackets, but not
+ * deeper than JSON_DEPTH_MAX: no file can exhaust the stack. */
 void json_skip(Json *j) { json_skip_at(j, 0); }
 
 /* Nothing but blanks may follow. */
@@ -441,17 +453,24 @@ void json_end(Json *j) {
  *   - A longer token is built by a merge: the rule that two tokens, one behind the other, may
  *     become one.  Merges are ranked by age, and each joins bytes or what older merges built.
  *     A token that is neither a byte nor built by a merge is special: no text turns into it
- *     unless the caller asks, as for GPT-2's <|endoftext|>, which parts one document from the next.
+ *     unless the caller asks.  GPT-2 has one, <|endoftext|>, which stands between documents.
  *
  * A vocabulary without merges is a character-level one, so the small first models and GPT-2's
  * 50,257 tokens are the same thing in two sizes.
  * ====================================================================================== */
 
 enum {
-    VOCAB_MAX = 1 << 24,   /* ids and ranks below this leave 8 bits free in 32, see section 6 */
+    VOCAB_MAX = 1 << 24,    /* ids and ranks below this leave 8 bits of 32 free: section 6 */
     TOKEN_BYTES_MAX = 65535 /* the longest token; files that claim a longer one are refused */
 };
 static const uint32_t NONE = UINT32_MAX; /* no id, no rank, no place */
+
+/* Makes room for one more item behind `count` of them, doubling the room when it is used up. */
+static void *array_grow(void *items, size_t *capacity, size_t count, size_t size) {
+    if (count < *capacity) return items;
+    *capacity = *capacity ? 2 * *capacity : 512;
+    return memory_resize(items, *capacity, size);
+}
 
 /* A set of byte strings, numbered in the order in which they came.  It holds the vocabulary
  * (number = id), and while merges are learned the pieces of the text with their counts. */
@@ -460,7 +479,7 @@ typedef struct {
     size_t *start;        /* string i is bytes[start[i]] up to bytes[start[i + 1]] */
     uint64_t *times;      /* how often it was added */
     size_t count, capacity, bytes_capacity;
-    uint64_t *slots;      /* hash table: the upper half of the hash, then number + 1; 0 is free */
+    uint64_t *slots;      /* hash table: upper half of the hash, then number + 1; 0 is free */
     size_t slot_count;    /* a power of two, at least twice count */
 } Strings;
 
@@ -515,7 +534,8 @@ static uint32_t strings_add(Strings *s, const unsigned char *data, size_t bytes)
         s->times[(uint32_t)*slot - 1]++;
         return (uint32_t)*slot - 1;
     }
-    if (s->count >= UINT32_MAX - 2) die("a text of more than %u different pieces", UINT32_MAX - 2);
+    if (s->count >= UINT32_MAX - 2)
+        die("a text of more than %u different pieces", UINT32_MAX - 2);
     if (s->count == s->capacity) {
         s->capacity = s->capacity ? 2 * s->capacity : 512;
         s->start = memory_resize(s->start, s->capacity + 1, sizeof *s->start);
@@ -543,19 +563,68 @@ static void strings_destroy(Strings *s) {
 
 typedef struct {
     uint32_t left, right; /* the ids of two tokens that stand one behind the other */
-    uint32_t result;      /* the id of the token that takes their place */
-} Merge;
+} Pair;
+
+/* A set of pairs, numbered in the order in which they came. */
+typedef struct {
+    Pair *items;
+    size_t count, capacity;
+    uint32_t *slots;   /* hash table: number + 1; 0 is free */
+    size_t slot_count; /* a power of two, at least four times count */
+} Pairs;
+
+/* The slot in which a pair stands, or the free slot in which it would.  A slot is only four
+ * bytes and three of four are free: most pairs that are looked up while a text is encoded are
+ * no merges, and one look at one free slot tells. */
+static inline uint32_t *pairs_slot(const Pairs *pairs, uint32_t left, uint32_t right) {
+    uint64_t hash = (uint64_t)left << 32 | right;
+    hash = (hash ^ hash >> 29) * 0x9E3779B97F4A7C15u;
+    hash = (hash ^ hash >> 32) * 0xD6E8FEB86659FD93u;
+    for (size_t at = hash >> 32;; at++) {
+        uint32_t *slot = &pairs->slots[at & (pairs->slot_count - 1)];
+        if (*slot == 0) return slot;
+        if (pairs->items[*slot - 1].left == left && pairs->items[*slot - 1].right == right)
+            return slot;
+    }
+}
+
+/* The number of a pair, or NONE. */
+static inline uint32_t pairs_find(const Pairs *pairs, uint32_t left, uint32_t right) {
+    return pairs->slot_count ? *pairs_slot(pairs, left, right) - 1 : NONE; /* 0 - 1 is NONE */
+}
+
+/* The number of a pair, which is added if it is new. */
+static uint32_t pairs_add(Pairs *pairs, uint32_t left, uint32_t right) {
+    if (4 * (pairs->count + 1) > pairs->slot_count) {
+        free(pairs->slots);
+        pairs->slot_count = pairs->slot_count ? 2 * pairs->slot_count : 1024;
+        pairs->slots = memory_allocate(pairs->slot_count, sizeof *pairs->slots);
+        for (size_t i = 0; i < pairs->count; i++)
+            *pairs_slot(pairs, pairs->items[i].left, pairs->items[i].right) = (uint32_t)i + 1;
+    }
+    uint32_t *slot = pairs_slot(pairs, left, right);
+    if (*slot) return *slot - 1;
+    pairs->items =
+        array_grow(pairs->items, &pairs->capacity, pairs->count, sizeof *pairs->items);
+    pairs->items[pairs->count++] = (Pair){left, right};
+    *slot = (uint32_t)pairs->count;
+    return *slot - 1;
+}
+
+static void pairs_destroy(Pairs *pairs) {
+    free(pairs->items);
+    free(pairs->slots);
+}
 
 typedef struct PieceCache PieceCache; /* pieces met before, with their ids: section 6 */
 
 typedef struct {
     size_t vocab;             /* number of ids; they run from 0 to vocab - 1 */
     Strings tokens;           /* the byte string of each id */
-    uint32_t id_of_byte[256]; /* the id of a single byte, or NONE: it is not in the vocabulary */
-    Merge *merges;            /* the index of a merge is its rank */
-    size_t merge_count, merge_capacity;
-    uint32_t *merge_slots;    /* hash table from (left, right) to rank + 1; 0 is free */
-    size_t merge_slot_count;  /* a power of two */
+    uint32_t id_of_byte[256]; /* the id of a single byte; NONE if it is not in the vocabulary */
+    Pairs merges;             /* the number of a merge is its rank: the oldest has rank 0 */
+    uint32_t *result;         /* the id of what each merge builds */
+    size_t result_capacity;
     uint32_t *specials;       /* ids of the special tokens */
     size_t special_count;
     PieceCache *cache;             /* made by the first text that is encoded */
@@ -617,13 +686,15 @@ static uint32_t token_join(Tokenizer *t, uint32_t left, uint32_t right) {
     return result;
 }
 
-/* Adds a merge, the youngest of all. */
-static void merge_add(Tokenizer *t, uint32_t left, uint32_t right, uint32_t result) {
-    if (t->merge_count == t->merge_capacity) {
-        t->merge_capacity = t->merge_capacity ? 2 * t->merge_capacity : 512;
-        t->merges = memory_resize(t->merges, t->merge_capacity, sizeof *t->merges);
-    }
-    t->merges[t->merge_count++] = (Merge){left, right, result};
+/* Adds a merge, the youngest of all; returns its rank.  One that is there already stays as it
+ * is. */
+static uint32_t merge_add(Tokenizer *t, uint32_t left, uint32_t right, uint32_t result) {
+    size_t before = t->merges.count;
+    uint32_t rank = pairs_add(&t->merges, left, right);
+    if (rank < before) return rank;
+    t->result = array_grow(t->result, &t->result_capacity, before, sizeof *t->result);
+    t->result[rank] = result;
+    return rank;
 }
 
 static Tokenizer *tokenizer_new(void) { /* without any token yet */
@@ -647,8 +718,8 @@ Tokenizer *tokenizer_create(const unsigned char *text, size_t bytes) {
 
 void tokenizer_destroy(Tokenizer *t) {
     strings_destroy(&t->tokens);
-    free(t->merges);
-    free(t->merge_slots);
+    pairs_destroy(&t->merges);
+    free(t->result);
     free(t->specials);
     free(t->cache);
     free(t);
@@ -673,56 +744,6 @@ void tokenizer_destroy(Tokenizer *t) {
  * Overlaps count: "aaa" holds the pair (a, a) twice, though only one of the two can be merged.
  * ====================================================================================== */
 
-typedef struct {
-    uint32_t left, right;
-    uint64_t count;       /* in the whole text, so a piece that stands there 9 times counts 9 */
-    uint32_t first, last; /* the places where the pair stands: a chain, NONE if there is none */
-    bool grown;           /* its count rose during the present merge */
-} Pair;
-
-/* Every pair that was ever met.  Pairs are numbered and never removed; an index stays good
- * where a pointer would not, because the array moves when it grows. */
-typedef struct {
-    Pair *items;
-    size_t count, capacity;
-    uint32_t *slots; /* hash table from (left, right) to index + 1; 0 is free */
-    size_t slot_count;
-} Pairs;
-
-/* Two ids well mixed into the upper bits of 64. */
-static inline uint64_t pair_hash(uint32_t left, uint32_t right) {
-    uint64_t key = (uint64_t)left << 32 | right;
-    key = (key ^ key >> 29) * 0x9E3779B97F4A7C15u;
-    return (key ^ key >> 32) * 0xD6E8FEB86659FD93u;
-}
-
-/* The index of a pair, which is added with count 0 if it is new. */
-static uint32_t pairs_at(Pairs *pairs, uint32_t left, uint32_t right) {
-    if (2 * (pairs->count + 1) > pairs->slot_count) {
-        free(pairs->slots);
-        pairs->slot_count = pairs->slot_count ? 2 * pairs->slot_count : 1024;
-        pairs->slots = memory_allocate(pairs->slot_count, sizeof *pairs->slots);
-        for (size_t i = 0; i < pairs->count; i++) {
-            size_t at = pair_hash(pairs->items[i].left, pairs->items[i].right) >> 32;
-            while (pairs->slots[at & (pairs->slot_count - 1)]) at++;
-            pairs->slots[at & (pairs->slot_count - 1)] = (uint32_t)i + 1;
-        }
-    }
-    for (size_t at = pair_hash(left, right) >> 32;; at++) {
-        uint32_t *slot = &pairs->slots[at & (pairs->slot_count - 1)];
-        if (*slot && pairs->items[*slot - 1].left == left &&
-            pairs->items[*slot - 1].right == right) return *slot - 1;
-        if (*slot) continue;
-        if (pairs->count == pairs->capacity) {
-            pairs->capacity = pairs->capacity ? 2 * pairs->capacity : 512;
-            pairs->items = memory_resize(pairs->items, pairs->capacity, sizeof *pairs->items);
-        }
-        pairs->items[pairs->count++] = (Pair){left, right, 0, NONE, NONE, false};
-        *slot = (uint32_t)pairs->count;
-        return *slot - 1;
-    }
-}
-
 /* May these two be merged at all? */
 static bool pair_fits(const Tokenizer *t, uint32_t left, uint32_t right) {
     size_t a, b;
@@ -731,13 +752,12 @@ static bool pair_fits(const Tokenizer *t, uint32_t left, uint32_t right) {
     return a + b <= TOKEN_BYTES_MAX;
 }
 
-/* Makes a merge of a pair, and returns the id of what it builds.  Two merges may build one token
- * ("ab" "c" and "a" "bc"); by this an old merge can find new work, and then keeps its rank. */
+/* Makes a merge of a pair, and returns the id of what it builds.  That token is always new: a
+ * merge is applied wherever its pair stands, so equal strings are built up in equal ways, and
+ * no second pair of tokens can have the same bytes. */
 static uint32_t merge_learn(Tokenizer *t, uint32_t left, uint32_t right) {
-    size_t vocab = t->vocab;
     uint32_t result = token_join(t, left, right);
-    for (size_t i = 0; t->vocab == vocab && i < t->merge_count; i++)
-        if (t->merges[i].left == left && t->merges[i].right == right) return result;
+    assert(result == t->vocab - 1);
     merge_add(t, left, right, result);
     return result;
 }
@@ -746,40 +766,47 @@ static uint32_t merge_learn(Tokenizer *t, uint32_t left, uint32_t right) {
  * pair is left.  Cost: the number of merges times the length of all pieces. */
 void merges_learn_plain(Tokenizer *t, const Strings *pieces, size_t vocab) {
     size_t total = pieces->count ? pieces->start[pieces->count] : 0;
-    uint32_t *ids = memory_allocate(total, sizeof *ids);             /* piece i begins at start[i] */
+    uint32_t *ids = memory_allocate(total, sizeof *ids); /* piece i begins at start[i] */
     size_t *length = memory_allocate(pieces->count, sizeof *length); /* its number of ids */
     for (size_t i = 0; i < total; i++) ids[i] = t->id_of_byte[pieces->bytes[i]];
-    for (size_t i = 0; i < pieces->count; i++) length[i] = pieces->start[i + 1] - pieces->start[i];
+    for (size_t i = 0; i < pieces->count; i++)
+        length[i] = pieces->start[i + 1] - pieces->start[i];
     while (t->vocab < vocab) {
         Pairs pairs = {0};
+        uint64_t *counts = NULL;
+        size_t capacity = 0, best = 0;
         for (size_t i = 0; i < pieces->count; i++)
             for (size_t j = 0; j + 1 < length[i]; j++) {
                 const uint32_t *id = ids + pieces->start[i] + j;
-                if (pair_fits(t, id[0], id[1]))
-                    pairs.items[pairs_at(&pairs, id[0], id[1])].count += pieces->times[i];
+                if (!pair_fits(t, id[0], id[1])) continue;
+                size_t before = pairs.count, pair = pairs_add(&pairs, id[0], id[1]);
+                counts = array_grow(counts, &capacity, before, sizeof *counts);
+                counts[pair] = (pair < before ? counts[pair] : 0) + pieces->times[i];
             }
-        const Pair *best = NULL;
-        for (const Pair *p = pairs.items; p && p < pairs.items + pairs.count; p++)
-            if (!best || p->count > best->count ||
-                (p->count == best->count &&
-                 (p->left < best->left || (p->left == best->left && p->right < best->right))))
-                best = p;
-        if (best) {
-            uint32_t result = merge_learn(t, best->left, best->right);
+        for (size_t p = 1; p < pairs.count; p++) {
+            Pair a = pairs.items[p], b = pairs.items[best];
+            bool smaller = a.left < b.left || (a.left == b.left && a.right < b.right);
+            if (counts[p] > counts[best] || (counts[p] == counts[best] && smaller)) best = p;
+        }
+        bool found = pairs.count > 0;
+        if (found) {
+            Pair merge = pairs.items[best];
+            uint32_t result = merge_learn(t, merge.left, merge.right);
             for (size_t i = 0; i < pieces->count; i++) {
                 uint32_t *id = ids + pieces->start[i];
                 size_t kept = 0;
                 for (size_t j = 0; j < length[i]; j++) {
-                    bool here = j + 1 < length[i] && id[j] == best->left && id[j + 1] == best->right;
+                    bool here =
+                        j + 1 < length[i] && id[j] == merge.left && id[j + 1] == merge.right;
                     id[kept++] = here ? result : id[j];
                     j += here;
                 }
                 length[i] = kept;
             }
         }
-        free(pairs.items);
-        free(pairs.slots);
-        if (!best) break;
+        pairs_destroy(&pairs);
+        free(counts);
+        if (!found) break;
     }
     free(ids);
     free(length);
@@ -787,42 +814,41 @@ void merges_learn_plain(Tokenizer *t, const Strings *pieces, size_t vocab) {
 
 /* A heap hands out its smallest item first.  The parent of item i is item (i - 1) / 2 and never
  * larger than it; so the smallest stands in front, and putting in or taking out moves items
- * along one path from top to bottom: O(log n). */
+ * along one path from top to bottom: O(log n).  An item is `words` numbers, 1 or 2, of which
+ * the second matters only where the first are equal. */
 typedef struct {
-    uint64_t first, second; /* compared in this order */
-} Order;
-
-typedef struct {
-    Order *items;
+    uint64_t *items;
     size_t count, capacity;
 } Heap;
 
-static inline bool order_less(Order a, Order b) {
-    return a.first != b.first ? a.first < b.first : a.second < b.second;
+static inline bool item_less(const uint64_t *a, const uint64_t *b, size_t words) {
+    return words == 2 && a[0] == b[0] ? a[1] < b[1] : a[0] < b[0];
 }
 
-static void heap_push(Heap *heap, Order item) {
-    if (heap->count == heap->capacity) {
-        heap->capacity = heap->capacity ? 2 * heap->capacity : 512;
-        heap->items = memory_resize(heap->items, heap->capacity, sizeof *heap->items);
-    }
+static inline void heap_push(Heap *heap, size_t words, const uint64_t *item) {
+    heap->items = array_grow(heap->items, &heap->capacity, heap->count, words * sizeof *item);
+    uint64_t *items = heap->items;
     size_t at = heap->count++;
-    for (; at && order_less(item, heap->items[(at - 1) / 2]); at = (at - 1) / 2)
-        heap->items[at] = heap->items[(at - 1) / 2];
-    heap->items[at] = item;
+    for (; at && item_less(item, items + (at - 1) / 2 * words, words); at = (at - 1) / 2)
+        memcpy(items + at * words, items + (at - 1) / 2 * words, words * sizeof *items);
+    memcpy(items + at * words, item, words * sizeof *items);
 }
 
-static Order heap_pop(Heap *heap) {
-    Order top = heap->items[0], item = heap->items[--heap->count];
-    size_t at = 0, child;
-    while ((child = 2 * at + 1) < heap->count) {
-        child += child + 1 < heap->count && order_less(heap->items[child + 1], heap->items[child]);
-        if (!order_less(heap->items[child], item)) break;
-        heap->items[at] = heap->items[child];
+static inline void heap_pop(Heap *heap, size_t words, uint64_t *top) {
+    uint64_t *items = heap->items, last[2];
+    size_t at = 0, child, count = --heap->count;
+    memcpy(top, items, words * sizeof *items);
+    memcpy(last, items + count * words, words * sizeof *items);
+    /* What lies behind the end is made larger than any item, so that the choice between two
+     * children needs no branch: it would go either way, and no processor foresees which. */
+    memset(items + count * words, 0xFF, words * sizeof *items);
+    while ((child = 2 * at + 1) < count) {
+        child += item_less(items + (child + 1) * words, items + child * words, words);
+        if (!item_less(items + child * words, last, words)) break;
+        memcpy(items + at * words, items + child * words, words * sizeof *items);
         at = child;
     }
-    heap->items[at] = item;
-    return top;
+    memcpy(items + at * words, last, words * sizeof *items);
 }
 
 /* The fast way rests on one thought: a merge changes the text only where its pair stands, so
@@ -842,9 +868,17 @@ typedef struct {
 } Place;
 
 typedef struct {
+    uint64_t count;       /* in the whole text, so a piece that stands there 9 times counts 9 */
+    uint32_t first, last; /* of the places where the pair stands, NONE if there are none */
+    bool grown;           /* its count rose during the present merge */
+} Chain;
+
+typedef struct {
     Place *places;
     const uint64_t *times; /* the count of each piece */
-    Pairs pairs;
+    Pairs pairs;           /* every pair that was ever met */
+    Chain *chains;         /* of the pair of the same number */
+    size_t chain_capacity;
     uint32_t *grown;       /* pairs whose counts rose during this merge */
     size_t grown_count, grown_capacity;
 } Learner;
@@ -854,20 +888,22 @@ static void place_join(Learner *l, uint32_t at) {
     Place *place = &l->places[at];
     place->pair = NONE;
     if (place->after == NONE) return;
-    place->pair = pairs_at(&l->pairs, place->token, l->places[place->after].token);
-    Pair *pair = &l->pairs.items[place->pair];
-    place->chain_before = pair->last;
-    place->chain_after = NONE;
-    if (pair->last == NONE) pair->first = at;
-    else l->places[pair->last].chain_after = at;
-    pair->last = at;
-    pair->count += l->times[place->piece];
-    if (pair->grown) return;
-    pair->grown = true;
-    if (l->grown_count == l->grown_capacity) {
-        l->grown_capacity = l->grown_capacity ? 2 * l->grown_capacity : 512;
-        l->grown = memory_resize(l->grown, l->grown_capacity, sizeof *l->grown);
+    size_t before = l->pairs.count;
+    place->pair = pairs_add(&l->pairs, place->token, l->places[place->after].token);
+    if (place->pair == before) {
+        l->chains = array_grow(l->chains, &l->chain_capacity, before, sizeof *l->chains);
+        l->chains[before] = (Chain){0, NONE, NONE, false};
     }
+    Chain *chain = &l->chains[place->pair];
+    place->chain_before = chain->last;
+    place->chain_after = NONE;
+    if (chain->last == NONE) chain->first = at;
+    else l->places[chain->last].chain_after = at;
+    chain->last = at;
+    chain->count += l->times[place->piece];
+    if (chain->grown) return;
+    chain->grown = true;
+    l->grown = array_grow(l->grown, &l->grown_capacity, l->grown_count, sizeof *l->grown);
     l->grown[l->grown_count++] = place->pair;
 }
 
@@ -875,12 +911,12 @@ static void place_join(Learner *l, uint32_t at) {
 static void place_leave(Learner *l, uint32_t at) {
     Place *place = &l->places[at];
     if (place->pair == NONE) return;
-    Pair *pair = &l->pairs.items[place->pair];
-    if (place->chain_before == NONE) pair->first = place->chain_after;
+    Chain *chain = &l->chains[place->pair];
+    if (place->chain_before == NONE) chain->first = place->chain_after;
     else l->places[place->chain_before].chain_after = place->chain_after;
-    if (place->chain_after == NONE) pair->last = place->chain_before;
+    if (place->chain_after == NONE) chain->last = place->chain_before;
     else l->places[place->chain_after].chain_before = place->chain_before;
-    pair->count -= l->times[place->piece];
+    chain->count -= l->times[place->piece];
 }
 
 /* The token at this place and the one behind it become `result`. */
@@ -900,17 +936,18 @@ static void place_merge(Learner *l, uint32_t at, uint32_t result) {
  * too far in front; that is found out when the item comes up, which then goes back with the
  * count of the day (a lazy heap).  A count that rises is put in again at once, so no pair is
  * ever further back than it should be: what comes up with a true count is the commonest. */
-static void heap_push_pair(Heap *heap, const Pair *pair) {
-    if (pair->count)
-        heap_push(heap, (Order){~pair->count, (uint64_t)pair->left << 32 | pair->right});
+static void heap_push_pair(Heap *heap, Pair pair, uint64_t count) {
+    uint64_t item[2] = {~count, (uint64_t)pair.left << 32 | pair.right};
+    if (count) heap_push(heap, 2, item);
 }
 
 /* The same merges as merges_learn_plain().  Cost: about one step for every place that a merge
  * ever touches.  `verbose` prints each merge with its count to stderr. */
 void merges_learn(Tokenizer *t, const Strings *pieces, size_t vocab, bool verbose) {
     size_t total = pieces->count ? pieces->start[pieces->count] : 0;
-    if (total >= NONE) die("the different pieces of the text have %zu bytes: 4 GB is the limit", total);
-    Learner l = {memory_allocate(total, sizeof(Place)), pieces->times, {0}, NULL, 0, 0};
+    if (total >= NONE)
+        die("the different pieces of the text have %zu bytes: 4 GB is the limit", total);
+    Learner l = {.places = memory_allocate(total, sizeof(Place)), .times = pieces->times};
     Heap heap = {0};
     for (size_t i = 0; i < pieces->count; i++)
         for (size_t at = pieces->start[i], end = pieces->start[i + 1]; at < end; at++)
@@ -921,39 +958,40 @@ void merges_learn(Tokenizer *t, const Strings *pieces, size_t vocab, bool verbos
     for (size_t at = 0; at < total; at++) place_join(&l, (uint32_t)at);
     while (t->vocab < vocab) {
         for (; l.grown_count; l.grown_count--) {
-            Pair *pair = &l.pairs.items[l.grown[l.grown_count - 1]];
-            pair->grown = false;
-            heap_push_pair(&heap, pair);
+            uint32_t pair = l.grown[l.grown_count - 1];
+            l.chains[pair].grown = false;
+            heap_push_pair(&heap, l.pairs.items[pair], l.chains[pair].count);
         }
         if (!heap.count) break;
-        Order top = heap_pop(&heap);
-        uint32_t left = (uint32_t)(top.second >> 32), right = (uint32_t)top.second;
-        uint32_t best = pairs_at(&l.pairs, left, right);
-        Pair *pair = &l.pairs.items[best];
-        if (pair->count != ~top.first) { /* out of date */
-            if (pair->count < ~top.first) heap_push_pair(&heap, pair);
+        uint64_t top[2];
+        heap_pop(&heap, 2, top);
+        uint32_t left = (uint32_t)(top[1] >> 32), right = (uint32_t)top[1];
+        uint32_t best = pairs_find(&l.pairs, left, right);
+        uint64_t count = l.chains[best].count;
+        if (count != ~top[0]) { /* out of date */
+            if (count < ~top[0]) heap_push_pair(&heap, (Pair){left, right}, count);
             continue;
         }
         if (!pair_fits(t, left, right)) continue;
         if (verbose) {
             char *a = token_show(t, left), *b = token_show(t, right);
-            fprintf(stderr, "merge %zu: %s %s -> %s%s, %" PRIu64 " times\n", t->merge_count, a, b,
-                    a, b, pair->count);
+            fprintf(stderr, "merge %zu: %s %s -> %s%s, %" PRIu64 " times\n", t->merges.count, a,
+                    b, a, b, count);
             free(a);
             free(b);
         }
         uint32_t result = merge_learn(t, left, right);
         uint32_t at;
-        while ((at = l.pairs.items[best].first) != NONE) {
-            if (left == right) /* "aaaa" is merged from its first a on */
-                while (l.places[at].before != NONE && l.places[l.places[at].before].token == left)
-                    at = l.places[at].before;
+        while ((at = l.chains[best].first) != NONE) {
+            /* A chain is in the order of the text, so "aaaa" is merged from its first a on. */
+            assert(left != right || l.places[at].before == NONE ||
+                   l.places[l.places[at].before].token != left);
             place_merge(&l, at, result);
         }
     }
     free(l.places);
-    free(l.pairs.items);
-    free(l.pairs.slots);
+    pairs_destroy(&l.pairs);
+    free(l.chains);
     free(l.grown);
     free(heap.items);
 }
@@ -979,8 +1017,8 @@ void merges_learn(Tokenizer *t, const Strings *pieces, size_t vocab, bool verbos
 
 enum { OTHER, LETTER, NUMBER, WHITE }; /* the class of a character */
 
-/* The classes of Unicode 16.0, written by dev/unicode/make_classes.py: beginning with code point
- * 0, so many outside the class and so many inside it, in turn. */
+/* The classes of Unicode 16.0, written by dev/unicode/make_classes.py: beginning with code
+ * point 0, so many outside the class and so many inside it, in turn. */
 /* letters: 677 ranges, 141,028 code points */
 static const uint16_t letter_runs[] = {
   65,26,6,26,47,1,10,1,4,1,5,23,1,31,1,458,4,12,14,5,7,1,1,1,129,5,1,2,2,4,1,1,6,1,1,3,1,1,1,
@@ -1083,7 +1121,8 @@ static size_t piece_length(const unsigned char *text, size_t bytes) {
     if (text[0] == '\'' && bytes > 1) {
         unsigned a = text[1], b = bytes > 2 ? text[2] : 0;
         if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
-        if ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l')) return 3;
+        if ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l'))
+            return 3;
     }
     int class = class_read(text, bytes, &step);
     if (text[0] == ' ' && bytes > 1) {
@@ -1102,9 +1141,9 @@ static size_t piece_length(const unsigned char *text, size_t bytes) {
     return at == bytes || last == 0 ? at : last;
 }
 
-/* A place at which the text may be taken apart without changing any piece, so that a file larger
- * than memory can be read in parts: the last blank that follows a character which is not white.
- * There a piece ends, whatever stands on either side.  Returns 0 if there is none. */
+/* A place at which the text may be taken apart without changing any piece, so that a file
+ * larger than memory can be read in parts: the last blank that follows a character which is not
+ * white.  There a piece ends, whatever stands on either side.  Returns 0 if there is none. */
 size_t text_cut(const unsigned char *text, size_t bytes) {
     for (size_t at = bytes; at-- > 1;) {
         size_t step, before = at - 1;
@@ -1132,35 +1171,6 @@ static void pieces_count(Strings *pieces, const unsigned char *text, size_t byte
  * the order in which the merges were learned, and gets the tokens that it had in training.
  * ====================================================================================== */
 
-/* Makes the hash table from pairs to ranks out of the list of merges.  Its slots are only four
- * bytes and a quarter full at most: nearly every pair that is not a merge, and that is most of
- * them, is told by one look at an empty slot.  Returns the rank of a merge that stands there a
- * second time, or NONE. */
-static uint32_t merges_index(Tokenizer *t) {
-    free(t->merge_slots);
-    for (t->merge_slot_count = 1024; t->merge_slot_count < 4 * t->merge_count;)
-        t->merge_slot_count *= 2;
-    t->merge_slots = memory_allocate(t->merge_slot_count, sizeof *t->merge_slots);
-    for (size_t rank = 0; rank < t->merge_count; rank++) {
-        size_t at = pair_hash(t->merges[rank].left, t->merges[rank].right) >> 32;
-        for (uint32_t slot; (slot = t->merge_slots[at & (t->merge_slot_count - 1)]); at++)
-            if (t->merges[slot - 1].left == t->merges[rank].left &&
-                t->merges[slot - 1].right == t->merges[rank].right) return (uint32_t)rank;
-        t->merge_slots[at & (t->merge_slot_count - 1)] = (uint32_t)rank + 1;
-    }
-    return NONE;
-}
-
-/* The rank of the merge of two tokens, or NONE. */
-static inline uint32_t merge_find(const Tokenizer *t, uint32_t left, uint32_t right) {
-    for (size_t at = pair_hash(left, right) >> 32;; at++) {
-        uint32_t slot = t->merge_slots[at & (t->merge_slot_count - 1)];
-        if (slot == 0) return NONE;
-        if (t->merges[slot - 1].left == left && t->merges[slot - 1].right == right)
-            return slot - 1;
-    }
-}
-
 /* The definition.  Writes the ids of one piece to ids[], at most `bytes`, and returns how many
  * they are.  Every byte must be in the vocabulary.  `show`, if not NULL, gets a line for each
  * merge.  Cost: the square of the length. */
@@ -1171,7 +1181,7 @@ size_t piece_encode_plain(const Tokenizer *t, const unsigned char *piece, size_t
     for (uint32_t best = NONE;; best = NONE) {
         size_t where = 0;
         for (size_t i = 0; i + 1 < count; i++) {
-            uint32_t rank = merge_find(t, ids[i], ids[i + 1]);
+            uint32_t rank = pairs_find(&t->merges, ids[i], ids[i + 1]);
             if (rank < best) best = rank, where = i;
         }
         if (show) {
@@ -1185,7 +1195,7 @@ size_t piece_encode_plain(const Tokenizer *t, const unsigned char *piece, size_t
             else fprintf(show, "\n    merge %" PRIu32 ":", best);
         }
         if (best == NONE) return count;
-        ids[where] = t->merges[best].result;
+        ids[where] = t->result[best];
         count--;
         memmove(ids + where + 1, ids + where + 2, (count - where - 1) * sizeof *ids);
     }
@@ -1197,24 +1207,25 @@ size_t piece_encode_plain(const Tokenizer *t, const unsigned char *piece, size_t
  * Three things make the definition fast, and none of them changes what comes out.
  *
  * Ranks are kept.  A merge changes two pairs, the one before it and the one behind it; all
- * others keep their ranks.  So the pieces below look up two ranks for each merge instead of all.
+ * others keep their ranks.  So two ranks are looked up for each merge instead of all.
  *
  * The next merge is found faster.  It is the least (rank, place) of all neighbours, compared by
- * rank and then by place.  In a short piece the least is found by a scan of a small array, which
- * the compiler turns into a few vector instructions; in a long one a heap hands it out, so that
- * a piece of n bytes costs n log n and not n^2.  Both hand out the least, and that is the merge
- * that the definition takes.  An item of the heap that speaks of tokens which are gone is known
- * by its rank, which is no longer the rank at its place.
+ * rank and then by place.  In a short piece the least is found by a scan of a small array,
+ * which the compiler turns into a few vector instructions; in a long one a heap hands it out,
+ * so that a piece of n bytes costs n log n and not n^2.  Both hand out the least, and that is
+ * the merge that the definition takes.  An item of the heap that speaks of tokens which are
+ * gone is known by its rank, which is no longer the rank at its place.
  *
  * Pieces repeat.  What a piece becomes depends on nothing but its bytes, so its ids may be kept
- * and copied when it comes again.  In ordinary text nine of ten pieces are copied.
+ * and copied when it comes again, which most pieces of a text do.  What all this gains is what
+ * dev/bench/tokenizer.py measures; doc/tokenizer.md has the table.
  * ====================================================================================== */
 
 enum {
     SHORT_MAX = 128,      /* longest piece that is scanned; a place must fit in 8 bits */
     CACHE_BYTES = 23,     /* longest piece that is kept */
-    CACHE_IDS = 9,        /* most ids that are kept for one piece: 64 bytes in all, a cache line */
-    CACHE_SLOTS = 1 << 15 /* 2 MB */
+    CACHE_IDS = 9,        /* most ids kept for one piece: 64 bytes in all, a cache line */
+    CACHE_SLOTS = 1 << 16 /* 4 MB */
 };
 
 static size_t piece_encode_short(const Tokenizer *t, const unsigned char *piece, size_t bytes,
@@ -1227,7 +1238,7 @@ static size_t piece_encode_short(const Tokenizer *t, const unsigned char *piece,
         after[i] = (uint8_t)(i + 1);
     }
     for (size_t i = 0; i < bytes; i++) {
-        uint32_t rank = i + 1 < bytes ? merge_find(t, token[i], token[i + 1]) : NONE;
+        uint32_t rank = i + 1 < bytes ? pairs_find(&t->merges, token[i], token[i + 1]) : NONE;
         order[i] = rank == NONE ? NONE : rank << 8 | (uint32_t)i;
     }
     for (;;) {
@@ -1235,16 +1246,16 @@ static size_t piece_encode_short(const Tokenizer *t, const unsigned char *piece,
         for (size_t i = 0; i < bytes; i++) least = order[i] < least ? order[i] : least;
         if (least == NONE) break;
         size_t at = least & 0xFF, gone = after[at], next = after[gone];
-        token[at] = t->merges[least >> 8].result;
+        token[at] = t->result[least >> 8];
         after[at] = (uint8_t)next;
         before[next] = (uint8_t)at;
         order[gone] = order[at] = NONE;
         if (next < bytes) {
-            uint32_t rank = merge_find(t, token[at], token[next]);
+            uint32_t rank = pairs_find(&t->merges, token[at], token[next]);
             if (rank != NONE) order[at] = rank << 8 | (uint32_t)at;
         }
         if (at > 0) {
-            uint32_t rank = merge_find(t, token[before[at]], token[at]);
+            uint32_t rank = pairs_find(&t->merges, token[before[at]], token[at]);
             order[before[at]] = rank == NONE ? NONE : rank << 8 | before[at];
         }
     }
@@ -1255,13 +1266,15 @@ static size_t piece_encode_short(const Tokenizer *t, const unsigned char *piece,
 
 typedef struct {
     uint32_t token, before, after; /* NONE at the ends */
-    uint32_t rank;                 /* of the merge with the token behind, NONE if there is none */
+    uint32_t rank; /* of the merge with the token behind, NONE if there is none */
 } Link;
 
 static void link_rank(const Tokenizer *t, Link *links, uint32_t at, Heap *heap) {
     uint32_t next = links[at].after;
-    links[at].rank = next == NONE ? NONE : merge_find(t, links[at].token, links[next].token);
-    if (links[at].rank != NONE) heap_push(heap, (Order){links[at].rank, at});
+    links[at].rank =
+        next == NONE ? NONE : pairs_find(&t->merges, links[at].token, links[next].token);
+    uint64_t item = (uint64_t)links[at].rank << 32 | at;
+    if (links[at].rank != NONE) heap_push(heap, 1, &item);
 }
 
 static size_t piece_encode_long(const Tokenizer *t, const unsigned char *piece, size_t bytes,
@@ -1274,11 +1287,12 @@ static size_t piece_encode_long(const Tokenizer *t, const unsigned char *piece, 
                           i + 1 < bytes ? (uint32_t)i + 1 : NONE, NONE};
     for (size_t i = 0; i < bytes; i++) link_rank(t, links, (uint32_t)i, &heap);
     while (heap.count) {
-        Order top = heap_pop(&heap);
-        uint32_t at = (uint32_t)top.second;
-        if (links[at].rank != top.first) continue;
+        uint64_t top;
+        heap_pop(&heap, 1, &top);
+        uint32_t at = (uint32_t)top, rank = (uint32_t)(top >> 32);
+        if (links[at].rank != rank) continue;
         Link *gone = &links[links[at].after];
-        links[at].token = t->merges[top.first].result;
+        links[at].token = t->result[rank];
         links[at].after = gone->after;
         gone->rank = NONE;
         if (gone->after != NONE) links[gone->after].before = at;
@@ -1298,24 +1312,25 @@ static size_t piece_encode(const Tokenizer *t, const unsigned char *piece, size_
                               : piece_encode_long(t, piece, bytes, ids);
 }
 
-/* A piece has one slot in which it may be kept, and the last one to come keeps it: common pieces
- * come so often that they are nearly always there, and memory stays what it is.  The key is the
- * whole piece with its length behind it, so a slot never answers for another piece. */
+/* A piece has one slot in which it may be kept, and the last one to come keeps it: common
+ * pieces come so often that they are nearly always there, and memory stays what it is.  The key
+ * is the whole piece with its length behind it, so a slot never answers for another piece. */
 struct PieceCache {
     struct {
-        uint64_t key[3]; /* the bytes, zeros behind them, the length in the last; all 0 is free */
+        uint64_t key[3]; /* the bytes, zeros behind them, the length in the last; 0 is free */
         uint32_t count, ids[CACHE_IDS];
     } slots[CACHE_SLOTS];
 };
 
-/* The key of a piece of at most CACHE_BYTES, which `room` readable bytes begin with; returns the
- * number of its slot. */
+/* The key of a piece of at most CACHE_BYTES, which `room` readable bytes begin with; returns
+ * the number of its slot. */
 static inline size_t cache_key(const unsigned char *piece, size_t bytes, size_t room,
                                uint64_t key[3]) {
     /* Three words are read at once and what does not belong to the piece is masked away: a copy
-     * of varying length would take several times as long. */
-    static const uint8_t mask[48] = {255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
-                                     255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255};
+     * whose length varies would be a call and a chain of branches, for every piece. */
+    static const uint8_t mask[48] = {255, 255, 255, 255, 255, 255, 255, 255,
+                                     255, 255, 255, 255, 255, 255, 255, 255,
+                                     255, 255, 255, 255, 255, 255, 255, 255}; /* then zeros */
     uint64_t keep[3];
     unsigned char last[24] = {0};
     memcpy(keep, mask + 24 - bytes, 24);
@@ -1345,7 +1360,7 @@ static inline void ids_reserve(Ids *ids, size_t more) {
 
 /* Appends the ids of a text, whose special tokens have no meaning here. */
 static void text_encode(Tokenizer *t, const unsigned char *text, size_t bytes, Ids *ids) {
-    if (!t->merge_count) { /* character level: pieces make no difference */
+    if (!t->merges.count) { /* character level: pieces make no difference */
         ids_reserve(ids, bytes);
         for (size_t i = 0; i < bytes; i++) ids->data[ids->count++] = t->id_of_byte[text[i]];
         return;
@@ -1400,10 +1415,10 @@ size_t tokenizer_encode(Tokenizer *t, const unsigned char *text, size_t bytes, c
     return list.count;
 }
 
-/* The same for a text in which special tokens stand for themselves. `offset` is the place of
+/* The same for a text in which special tokens stand for themselves.  `offset` is the place of
  * the text in its file, for messages.  Appends to `ids`. */
 void text_encode_special(Tokenizer *t, const unsigned char *text, size_t bytes,
-                                const char *name, size_t offset, Ids *ids) {
+                         const char *name, size_t offset, Ids *ids) {
     bool begins[256] = {false}; /* a special token begins with this byte */
     size_t size, done = 0;
     for (size_t i = 0; i < t->special_count; i++)
@@ -1433,7 +1448,6 @@ static Tokenizer *pieces_learn(const Strings *pieces, size_t vocab, bool verbose
     assert(vocab >= 256 && vocab <= VOCAB_MAX);
     Tokenizer *t = tokenizer_create(NULL, 0);
     merges_learn(t, pieces, vocab, verbose);
-    merges_index(t);
     return t;
 }
 
@@ -1451,7 +1465,8 @@ size_t pieces_tokens(const Tokenizer *t, const Strings *pieces) {
     return tokens;
 }
 
-Tokenizer *tokenizer_learn(const unsigned char *text, size_t bytes, size_t vocab, bool verbose) {
+Tokenizer *tokenizer_learn(const unsigned char *text, size_t bytes, size_t vocab,
+                           bool verbose) {
     Strings pieces = {0};
     classes_prepare();
     pieces_count(&pieces, text, bytes);
@@ -1463,9 +1478,10 @@ Tokenizer *tokenizer_learn(const unsigned char *text, size_t bytes, size_t vocab
 /* =========================================================================================
  * 8. A tokenizer on disk
  *
- * DIR/vocab.json is {"token": id, ...} and DIR/merges.txt has a line "left right" for each merge,
- * oldest first; tokens are written in the letters of section 2.  Hugging Face keeps GPT-2's
- * tokenizer in these two files, so its programs open what is saved here, and we what they saved.
+ * DIR/vocab.json is {"token": id, ...} and DIR/merges.txt has a line "left right" for each
+ * merge, oldest first; tokens are written in the letters of section 2.  Hugging Face keeps
+ * GPT-2's tokenizer in these two files, so its programs open what is saved here, and we what
+ * they saved.
  * ====================================================================================== */
 
 void tokenizer_save(const Tokenizer *t, const char *folder) {
@@ -1489,8 +1505,9 @@ void tokenizer_save(const Tokenizer *t, const char *folder) {
     file = file_create(path);
     free(path);
     file_write(&file, "#version: 0.2\n", 14);
-    for (size_t i = 0; i < t->merge_count; i++) {
-        char *left = token_show(t, t->merges[i].left), *right = token_show(t, t->merges[i].right);
+    for (size_t i = 0; i < t->merges.count; i++) {
+        char *left = token_show(t, t->merges.items[i].left),
+             *right = token_show(t, t->merges.items[i].right);
         char *line = text_format("%s %s\n", left, right);
         file_write(&file, line, strlen(line));
         free(left);
@@ -1532,9 +1549,11 @@ static void vocabulary_parse(Tokenizer *t, Bytes text, const char *name) {
     while (json_key(&j, key, KEY_MAX)) {
         size_t at = j.at, id = json_size(&j);
         size_t bytes = letters_read((unsigned char *)key, strlen(key), (unsigned char *)key);
-        if (!bytes) die("%s: byte %zu: this token is not made of GPT-2's letters for bytes", name, at);
+        if (!bytes)
+            die("%s: byte %zu: this token is not made of GPT-2's letters for bytes", name, at);
         if (id >= VOCAB_MAX)
-            die("%s: byte %zu: id %zu is out of range, %d is the limit", name, at, id, VOCAB_MAX - 1);
+            die("%s: byte %zu: id %zu is out of range, %d is the limit", name, at, id,
+                VOCAB_MAX - 1);
         if (strings_add(&found, (unsigned char *)key, bytes) + (size_t)1 < found.count ||
             found.times[found.count - 1] > 1)
             die("%s: byte %zu: this token stands there twice", name, at);
@@ -1544,19 +1563,28 @@ static void vocabulary_parse(Tokenizer *t, Bytes text, const char *name) {
         }
         ids[found.count - 1] = (uint32_t)id;
     }
+    if (json_peek(&j) != -1) json_fail(&j, "the end of the file");
     uint32_t *order = memory_allocate(found.count, sizeof *order); /* from id to number + 1 */
+    bool sorted = true;
     for (size_t i = 0; i < found.count; i++) {
         if (ids[i] >= found.count)
             die("%s: id %u is out of range: %zu tokens must have the ids 0 to %zu", name,
                 (unsigned)ids[i], found.count, found.count - 1);
         if (order[ids[i]]) die("%s: two tokens have the id %u", name, (unsigned)ids[i]);
         order[ids[i]] = (uint32_t)i + 1;
+        sorted &= ids[i] == i;
     }
-    for (size_t id = 0; id < found.count; id++) {
+    for (size_t id = 0; !sorted && id < found.count; id++) {
         size_t i = order[id] - 1;
-        token_add(t, found.bytes + found.start[i], found.start[i + 1] - found.start[i]);
+        strings_add(&t->tokens, found.bytes + found.start[i],
+                    found.start[i + 1] - found.start[i]);
     }
-    strings_destroy(&found);
+    if (sorted) t->tokens = found; /* the usual case: nothing is to be moved */
+    else strings_destroy(&found);
+    t->vocab = t->tokens.count;
+    for (int byte = 0; byte < 256; byte++)
+        t->id_of_byte[byte] =
+            strings_find(&t->tokens, &(unsigned char){(unsigned char)byte}, 1);
     free(order);
     free(ids);
     free(key);
@@ -1581,23 +1609,29 @@ static void merges_parse(Tokenizer *t, Bytes text, const char *name, bool fixed)
         const unsigned char *blank = memchr(line, ' ', (size_t)(stop - line));
         size_t a = blank ? letters_read(line, (size_t)(blank - line), joined) : 0;
         size_t b = a ? letters_read(blank + 1, (size_t)(stop - blank - 1), joined + a) : 0;
-        if (!b) die("%s: line %zu: expected two tokens in GPT-2's letters and one blank between them",
-                    name, number);
+        if (!b)
+            die("%s: line %zu: expected two tokens in GPT-2's letters and one blank between "
+                "them",
+                name, number);
         if (a + b > TOKEN_BYTES_MAX)
             die("%s: line %zu: a token of %zu bytes: %d is the limit", name, number, a + b,
                 TOKEN_BYTES_MAX);
         uint32_t left = strings_find(&t->tokens, joined, a);
         uint32_t right = strings_find(&t->tokens, joined + a, b);
         if (left == NONE || right == NONE || (fixed && !(built[left] && built[right])))
-            die("%s: line %zu: the %s token is neither a byte of the vocabulary nor built by a line "
-                "above", name, number, left == NONE || (fixed && !built[left]) ? "left" : "right");
+            die("%s: line %zu: the %s token is neither a byte of the vocabulary nor built by a "
+                "line "
+                "above",
+                name, number, left == NONE || (fixed && !built[left]) ? "left" : "right");
         uint32_t result = strings_find(&t->tokens, joined, a + b);
         if (result == NONE && fixed)
             die("%s: line %zu: what it builds is not in vocab.json", name, number);
         if (result == NONE) result = token_add(t, joined, a + b);
         else if (fixed) built[result] = true;
-        merge_add(t, left, right, result);
-        if (t->merge_count >= VOCAB_MAX)
+        uint32_t ranks = (uint32_t)t->merges.count;
+        if (merge_add(t, left, right, result) < ranks)
+            die("%s: line %zu: this merge stands there twice", name, number);
+        if (t->merges.count >= VOCAB_MAX)
             die("%s: line %zu: more than %d merges", name, number, VOCAB_MAX - 1);
         line = next;
     }
@@ -1606,8 +1640,6 @@ static void merges_parse(Tokenizer *t, Bytes text, const char *name, bool fixed)
         t->specials = memory_resize(t->specials, t->special_count + 1, sizeof *t->specials);
         t->specials[t->special_count++] = (uint32_t)id;
     }
-    size_t again = merges_index(t);
-    if (again != NONE) die("%s: merge %zu stands there twice", name, again);
     free(built);
     free(joined);
 }
@@ -1653,7 +1685,7 @@ static const char usage_text[] =
     "  train    learns a vocabulary of N tokens (256 bytes and N - 256 merges) from texts\n"
     "  encode   writes the ids of a text, in decimal on one line\n"
     "  decode   writes the text of such ids\n"
-    "  info     describes a vocabulary; with a text, what a smaller or larger one would do with it\n"
+    "  info     describes a vocabulary; with FILE, what a smaller or larger one would do\n"
     "  show     cuts a text into its tokens and shows the merges that build each of them\n"
     "\n"
     "  --model DIR  a folder with merges.txt and vocab.json, as Hugging Face writes for GPT-2\n"
@@ -1661,13 +1693,13 @@ static const char usage_text[] =
     "  --out DIR    where the learned tokenizer goes\n"
     "  --verbose    prints each merge with its count as it is learned\n"
     "  --special    special tokens such as <|endoftext|> in the text stand for themselves\n"
-    "  --raw        ids as little-endian binary numbers: 2 bytes each if the vocabulary has at\n"
-    "               most 65536 tokens, otherwise 4\n"
+    "  --raw        ids as little-endian binary numbers: 2 bytes each if the vocabulary has\n"
+    "               at most 65536 tokens, otherwise 4\n"
     "  --count      only the number of ids\n"
     "\n"
-    "Without FILE, or where FILE is -, text and ids come from the standard input.  In what show,\n"
-    "info and --verbose print, each byte is one letter, as in merges.txt: a blank is \u0120 and a\n"
-    "newline is \u010A.\n";
+    "Without FILE, or where FILE is -, text and ids come from the standard input.  In what\n"
+    "show, info and --verbose print, each byte is one letter, as in merges.txt: a blank is\n"
+    "\u0120 and a newline is \u010A.\n";
 
 typedef struct {
     const char *command, *model, *out, *vocab;
@@ -1692,7 +1724,8 @@ static Options options_read(int argc, char **argv) {
             fputs(usage_text, stdout);
             exit(fflush(stdout) == 0 ? 0 : 1);
         }
-    if (argc < 2) die_usage("a command is needed: train, encode, decode, info or show (see --help)");
+    if (argc < 2)
+        die_usage("a command is needed: train, encode, decode, info or show (see --help)");
     o.command = argv[1];
     static const char *const commands[] = {"train", "encode", "decode", "info", "show"};
     bool good = false;
@@ -1719,7 +1752,8 @@ static Options options_read(int argc, char **argv) {
     }
     bool train = strcmp(o.command, "train") == 0;
     if (!train && !o.model) die_usage("%s needs --model DIR", o.command);
-    if (!train && o.file_count > 1) die_usage("%s takes one file, not %zu", o.command, o.file_count);
+    if (!train && o.file_count > 1)
+        die_usage("%s takes one file, not %zu", o.command, o.file_count);
     if (train && (!o.vocab || !o.out)) die_usage("train needs --vocab N and --out DIR");
     if (o.raw && o.count) die_usage("--raw and --count exclude each other");
     return o;
@@ -1730,8 +1764,9 @@ static void output_write(const void *data, size_t bytes) {
         die("cannot write to the standard output: %s", strerror(errno));
 }
 
-/* A text in parts that may be cut and encoded each for itself, so that its size does not matter:
- * `Reader r = reader_open(path); while (reader_next(&r)) ...r.text, r.bytes, r.offset...` */
+/* A text in parts that may be cut and encoded each for itself, so that its size does not
+ * matter: `Reader r = reader_open(path); while (reader_next(&r)) ...r.text, r.bytes,
+ * r.offset...` */
 typedef struct {
     FILE *stream;
     const char *name;
@@ -1779,7 +1814,8 @@ static void run_train(const Options *o) {
     char *end;
     errno = 0;
     unsigned long long vocab = strtoull(o->vocab, &end, 10);
-    if (*end || !(*o->vocab >= '0' && *o->vocab <= '9') || errno || vocab < 256 || vocab > VOCAB_MAX)
+    if (*end || !(*o->vocab >= '0' && *o->vocab <= '9') || errno || vocab < 256 ||
+        vocab > VOCAB_MAX)
         die_usage("--vocab %s: a whole number from 256 to %d is needed", o->vocab, VOCAB_MAX);
     Strings pieces = {0};
     size_t bytes = 0, tokens = 0;
@@ -1792,11 +1828,12 @@ static void run_train(const Options *o) {
     folder_create(o->out);
     tokenizer_save(t, o->out);
     tokens = pieces_tokens(t, &pieces);
-    printf("%s: %zu tokens, %zu merges; %zu bytes of text are %zu tokens, %.3f bytes each\n", o->out,
-           t->vocab, t->merge_count, bytes, tokens, tokens ? (double)bytes / (double)tokens : 0.0);
+    printf("%s: %zu tokens, %zu merges; %zu bytes of text are %zu tokens, %.3f bytes each\n",
+           o->out, t->vocab, t->merges.count, bytes, tokens,
+           tokens ? (double)bytes / (double)tokens : 0.0);
     if (t->vocab < vocab)
-        fprintf(stderr, "%s: the text has no more pairs: %zu tokens instead of %llu\n", program_name,
-                t->vocab, vocab);
+        fprintf(stderr, "%s: the text has no more pairs: %zu tokens instead of %llu\n",
+                program_name, t->vocab, vocab);
     strings_destroy(&pieces);
     tokenizer_destroy(t);
 }
@@ -1809,10 +1846,12 @@ static void run_encode(const Options *o) {
     Reader r = reader_open(o->file_count ? o->files[0] : NULL);
     Ids ids = {0};
     size_t total = 0, width = raw_bytes(t);
-    for (size_t i = 0; o->special && i < t->special_count; i++) { /* one that a cut could part */
+    for (size_t i = 0; o->special && i < t->special_count;
+         i++) { /* one that a cut could part */
         size_t size;
         const unsigned char *token = tokenizer_token(t, t->specials[i], &size);
-        for (size_t k = 0; k < size; k++) r.whole |= token[k] < 0x80 && class_of[token[k]] == WHITE;
+        for (size_t k = 0; k < size; k++)
+            r.whole |= token[k] < 0x80 && class_of[token[k]] == WHITE;
     }
     while (reader_next(&r)) {
         ids.count = 0;
@@ -1858,7 +1897,8 @@ static void decode_id(const Tokenizer *t, uint64_t id, size_t number, const char
 static void run_decode(const Options *o) {
     Tokenizer *t = tokenizer_load(o->model);
     Reader r = reader_open(o->file_count ? o->files[0] : NULL);
-    size_t number = 0, place = 0, width = raw_bytes(t); /* place: bytes or digits of this id so far */
+    size_t number = 0, place = 0,
+           width = raw_bytes(t); /* place: bytes or digits of this id so far */
     uint64_t id = 0;
     for (size_t filled; (filled = fread(r.text, 1, r.capacity, r.stream)) > 0;)
         for (size_t i = 0; i < filled; i++) {
@@ -1888,21 +1928,22 @@ static void run_decode(const Options *o) {
 
 static void info_row(const Tokenizer *t, const Strings *pieces, size_t bytes, size_t vocab) {
     Tokenizer first = *t; /* with the merges that a vocabulary of this size would have */
-    first.merge_slots = NULL;
-    first.merge_count = vocab < 256 ? 0 : vocab - 256 < t->merge_count ? vocab - 256 : t->merge_count;
-    merges_index(&first);
+    first.merges = (Pairs){0};
+    for (size_t i = 0; i < t->merges.count && i + 256 < vocab; i++)
+        pairs_add(&first.merges, t->merges.items[i].left, t->merges.items[i].right);
     size_t tokens = pieces_tokens(&first, pieces);
     printf(" %12zu %8.3f", tokens, (double)bytes / (double)tokens);
-    free(first.merge_slots);
+    pairs_destroy(&first.merges);
 }
 
 static void run_info(const Options *o) {
     Tokenizer *t = tokenizer_load(o->model);
     size_t singles = 0, total = t->vocab ? t->tokens.start[t->vocab] : 0;
     for (int byte = 0; byte < 256; byte++) singles += t->id_of_byte[byte] != NONE;
-    printf("vocabulary      %zu ids: %zu single bytes, %zu merges, %zu special\n", t->vocab, singles,
-           t->merge_count, t->special_count);
-    printf("token length    %.2f bytes on average\n", t->vocab ? (double)total / (double)t->vocab : 0);
+    printf("vocabulary      %zu ids: %zu single bytes, %zu merges, %zu special\n", t->vocab,
+           singles, t->merges.count, t->special_count);
+    printf("token length    %.2f bytes on average\n",
+           t->vocab ? (double)total / (double)t->vocab : 0);
     bool *printed = memory_allocate(t->vocab, sizeof *printed);
     for (size_t row = 0; row < 5 && row < t->vocab; row++) {
         size_t longest = 0, most = 0, bytes;
@@ -1912,8 +1953,10 @@ static void run_info(const Options *o) {
         }
         printed[longest] = true;
         char *token = token_show(t, (uint32_t)longest);
-        printf("%s%6zu bytes  %7zu  %.60s\n", row ? "                " : "longest tokens  ", most,
-               longest, token);
+        size_t shown = strlen(token) < 60 ? strlen(token) : 60;
+        while (((unsigned char)token[shown] & 0xC0) == 0x80) shown--; /* only whole letters */
+        printf("%s%6zu bytes  %7zu  %.*s\n", row ? "                " : "longest tokens  ",
+               most, longest, (int)shown, token);
         free(token);
     }
     free(printed);
@@ -1926,16 +1969,19 @@ static void run_info(const Options *o) {
             pieces_count(&pieces, r.text, r.bytes);
         }
         if (!bytes) die("%s: is empty", r.name);
-        size_t top = t->vocab < 512 ? 1024 : 2 * t->vocab < VOCAB_MAX ? 2 * t->vocab : VOCAB_MAX;
+        size_t top = t->vocab < 512             ? 1024
+                     : 2 * t->vocab < VOCAB_MAX ? 2 * t->vocab
+                                                : VOCAB_MAX;
         Tokenizer *own = pieces_learn(&pieces, top, false);
         printf("\n%s: %zu bytes\n%14s %21s   %s\n%14s %12s %8s %12s %8s\n", r.name, bytes, "",
-               "this model", "learned from this text", "vocabulary", "tokens", "bytes/t", "tokens",
-               "bytes/t");
+               "this model", "learned from this text", "vocabulary", "tokens", "bytes/t",
+               "tokens", "bytes/t");
         bool done = false; /* the model's own size has had its row */
         for (size_t size = 256; size <= top; size *= 2) {
             for (int own_size = !done && t->vocab <= size; own_size >= 0; own_size--) {
                 size_t vocab = own_size ? t->vocab : size;
                 if (!own_size && vocab == t->vocab) continue;
+                if (vocab > t->vocab && vocab > own->vocab) continue; /* the text has no more */
                 printf("%13zu%c", vocab, own_size ? '*' : ' ');
                 if (vocab <= t->vocab) info_row(t, &pieces, bytes, vocab);
                 else printf(" %12s %8s", "", "");
@@ -1944,8 +1990,9 @@ static void run_info(const Options *o) {
                 done |= own_size;
             }
         }
-        puts("* this model.  A vocabulary of V tokens costs an embedding table of V rows; what it buys\n"
-             "is a shorter text.  Merges learned from this very text show the most that it can buy.");
+        puts("* this model.  A vocabulary of V tokens costs an embedding table of V rows;\n"
+             "what it buys is a shorter text.  Merges learned from this very text show the\n"
+             "most that it can buy.");
         tokenizer_destroy(own);
         strings_destroy(&pieces);
     }

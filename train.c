@@ -848,11 +848,18 @@ enum { WIDTH = 4, TILE_ROWS = 4, TILE_VECTORS = 3 }; /* 12 + 4 of 16 */
 #endif
 enum {
     TILE_COLUMNS = TILE_VECTORS * WIDTH,
-    DEPTH = 256,            /* a panel of 256 x 32 floats is 32 KB */
-    PANELS = 128,           /* panels packed at a time: 4 MB, in the last-level cache */
+    DEPTH = 384,            /* at most; a panel of 384 x 32 floats is 48 KB */
+    PANELS = 128,           /* panels packed at a time: 6 MB, in the last-level cache */
     BLOCK_TILES = 16,       /* tiles of rows that use a panel in turn; their A is some 200 KB */
     PARALLEL_FLOPS = 200000 /* below this, waking the other threads costs more than they save */
 };
+
+/* K is cut into as few pieces of at most DEPTH as there can be, all of one size: 400 into two of
+ * 200, not into 384 and 16, which would cost a whole pass over the result for nothing. */
+static size_t piece_depth(size_t K) {
+    size_t pieces = (K + DEPTH - 1) / DEPTH;
+    return pieces ? (K + pieces - 1) / pieces : 0;
+}
 
 /* A vector of WIDTH floats; + and * work element by element, and gcc and clang turn them into
  * one instruction each (vector extensions of both compilers). */
@@ -873,64 +880,68 @@ static inline void vector_store(float *to, Vector v) { memcpy(to, &v, sizeof v);
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* One tile: `rows` rows of A (row 0 begins at A.at) against a panel of B, whose row k begins at
- * panel + k*panel_pitch.  It is compiled once for each number of rows, a constant in every
- * call. */
+/* One tile: `rows` rows of A (row 0 begins at A.at) against `vectors` vectors of a panel of B,
+ * whose row k begins at panel + k*panel_pitch.  It is compiled once for each number of rows,
+ * which is a constant in every call.  Rows are addressed in groups of four: a processor adds 0, 1
+ * or 2 strides to an address for nothing, but has no registers for 14 addresses. */
 static inline __attribute__((always_inline)) void
-tile_multiply(size_t rows, float *result, size_t pitch, Matrix A, const float *panel,
-              size_t panel_pitch, const float *bias, size_t columns, size_t depth, bool add) {
+tile_multiply(size_t rows, size_t vectors, float *result, size_t pitch, Matrix A,
+              const float *panel, size_t panel_pitch, const float *bias, size_t depth, bool add) {
     Vector sum[TILE_ROWS][TILE_VECTORS];
-    UNROLL for (size_t r = 0; r < rows; r++) UNROLL for (size_t j = 0; j < TILE_VECTORS; j++)
-        sum[r][j] = (Vector){0};
+    const float *group[(TILE_ROWS + 3) / 4];
+    UNROLL for (size_t g = 0; g < (rows + 3) / 4; g++) group[g] = A.at + 4 * g * A.row;
+    UNROLL for (size_t r = 0; r < rows; r++)
+        UNROLL for (size_t j = 0; j < vectors; j++) sum[r][j] = (Vector){0};
     for (size_t k = 0; k < depth; k++) {
         Vector b[TILE_VECTORS];
-        UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) b[j] =
-            vector_load(panel + k * panel_pitch + j * WIDTH);
+        UNROLL for (size_t j = 0; j < vectors; j++) b[j] = vector_load(panel + j * WIDTH);
         UNROLL for (size_t r = 0; r < rows; r++) {
-            float a_rk = A.at[r * A.row + k * A.column];
-            UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) sum[r][j] += a_rk * b[j];
+            float a_rk = group[r / 4][r % 4 * A.row];
+            UNROLL for (size_t j = 0; j < vectors; j++) sum[r][j] += a_rk * b[j];
         }
+        UNROLL for (size_t g = 0; g < (rows + 3) / 4; g++) group[g] += A.column;
+        panel += panel_pitch;
     }
-    if (columns == TILE_COLUMNS) {
-        UNROLL for (size_t r = 0; r < rows; r++)
-            UNROLL for (size_t j = 0; j < TILE_VECTORS; j++) {
+    UNROLL for (size_t r = 0; r < rows; r++)
+        UNROLL for (size_t j = 0; j < vectors; j++) {
             float *to = result + r * pitch + j * WIDTH;
             Vector start = (Vector){0};
             if (add) start = vector_load(to);
             else if (bias) start = vector_load(bias + j * WIDTH);
             vector_store(to, start + sum[r][j]);
         }
-        return;
-    }
-    UNROLL for (size_t r = 0; r < rows; r++) { /* at the right border of the result */
-        float row[TILE_COLUMNS];
-        UNROLL for (size_t j = 0; j < TILE_VECTORS; j++)
-            vector_store(row + j * WIDTH, sum[r][j]);
-        for (size_t n = 0; n < columns; n++) {
-            float start = add ? result[r * pitch + n] : bias ? bias[n] : 0;
-            result[r * pitch + n] = start + row[n];
-        }
-    }
 }
 
-/* All M rows of A against one panel, a tile at a time. */
+/* All M rows of A against one panel, a tile at a time.  At the right border of the result, where
+ * there are fewer than TILE_COLUMNS columns, the tile goes to a scratch first. */
 static void panel_multiply(float *result, size_t pitch, Matrix A, const float *panel,
                            size_t panel_pitch, const float *bias, size_t M, size_t columns,
                            size_t depth, bool add) {
+    float scratch[TILE_ROWS * TILE_COLUMNS];
+    bool border = columns < TILE_COLUMNS;
     for (size_t m = 0; m < M; m += TILE_ROWS) {
         size_t rows = M - m < TILE_ROWS ? M - m : TILE_ROWS;
-        float *to = result + m * pitch;
+        float *row = result + m * pitch, *to = border ? scratch : row;
+        size_t to_pitch = border ? TILE_COLUMNS : pitch;
+        bool to_add = add && !border;
+        const float *to_bias = border ? NULL : bias;
         Matrix from = {A.at + m * A.row, A.row, A.column};
 #define TILE(r)                                                                                \
     case r:                                                                                    \
         if (r <= TILE_ROWS)                                                                    \
-            tile_multiply(r, to, pitch, from, panel, panel_pitch, bias, columns, depth, add);  \
+            tile_multiply(r, TILE_VECTORS, to, to_pitch, from, panel, panel_pitch, to_bias,    \
+                          depth, to_add);                                                      \
         break
         switch (rows) {
             TILE(14); TILE(13); TILE(12); TILE(11); TILE(10); TILE(9); TILE(8);
             TILE(7); TILE(6); TILE(5); TILE(4); TILE(3); TILE(2); TILE(1);
         }
 #undef TILE
+        for (size_t r = 0; r < rows && border; r++)
+            for (size_t n = 0; n < columns; n++) {
+                float start = add ? row[r * pitch + n] : bias ? bias[n] : 0;
+                row[r * pitch + n] = start + scratch[r * TILE_COLUMNS + n];
+            }
     }
 }
 
@@ -956,29 +967,55 @@ static void panel_pack(float *panel, Matrix B, size_t k0, size_t depth, size_t n
  * was trained with. */
 enum { FEW_ROWS = 4, FEW_COLUMNS = 256 };
 
+/* sum_n += a_0 b_0,n + a_1 b_1,n + ... for four rows of B, or as many as there are.  Several at
+ * a time, so that the memory has several to fetch: 28 GB/s instead of 20, where a plain read
+ * has 31 (one thread, kernels of dev/bench/kernels.c at GPT-2's sizes). */
+static inline void rows_add(float *sum, const float *a, size_t a_stride, const float *b,
+                            size_t b_stride, size_t columns, size_t rows) {
+    if (rows >= 4) {
+        float a0 = a[0], a1 = a[a_stride], a2 = a[2 * a_stride], a3 = a[3 * a_stride];
+        const float *b1 = b + b_stride, *b2 = b1 + b_stride, *b3 = b2 + b_stride;
+        for (size_t n = 0; n < columns; n++) {
+            float s = sum[n];
+            s += a0 * b[n];
+            s += a1 * b1[n];
+            s += a2 * b2[n];
+            s += a3 * b3[n];
+            sum[n] = s;
+        }
+    } else
+        for (size_t k = 0; k < rows; k++)
+            scaled_add(sum, a[k * a_stride], b + k * b_stride, columns);
+}
+
 static void product_few_rows(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
                              size_t M, size_t N, size_t K, bool add) {
+    const size_t piece = piece_depth(K);
     #pragma omp parallel for if (2.0 * (double)M * (double)N * (double)K > PARALLEL_FLOPS)
     for (size_t n0 = 0; n0 < N; n0 += FEW_COLUMNS) {
         size_t columns = N - n0 < FEW_COLUMNS ? N - n0 : FEW_COLUMNS;
         float sum[FEW_ROWS][FEW_COLUMNS], panel[DEPTH * TILE_COLUMNS],
             turned[TILE_ROWS * TILE_COLUMNS];
-        for (size_t k0 = 0; k0 < K; k0 += DEPTH) {
-            size_t depth = K - k0 < DEPTH ? K - k0 : DEPTH;
+        for (size_t k0 = 0; k0 < K; k0 += piece) {
+            size_t depth = K - k0 < piece ? K - k0 : piece;
             const float *b = B.at + k0 * B.row + n0 * B.column;
             memset(sum, 0, sizeof sum);
             if (B.column == 1)
-                for (size_t k = 0; k < depth; k++)
+                for (size_t k = 0; k < depth; k += 4)
                     for (size_t m = 0; m < M; m++)
-                        scaled_add(sum[m], A.at[m * A.row + (k0 + k) * A.column], b + k * B.row,
-                                   columns);
+                        rows_add(sum[m], A.at + m * A.row + (k0 + k) * A.column, A.column,
+                                 b + k * B.row, B.row, columns, depth - k);
             else { /* B lies transposed: its columns are rows in memory, A becomes the panel */
                 panel_pack(panel, (Matrix){A.at, A.column, A.row}, k0, depth, 0, M);
                 for (size_t n = 0; n < columns; n += TILE_ROWS) {
                     size_t rows = columns - n < TILE_ROWS ? columns - n : TILE_ROWS;
-                    panel_multiply(turned, TILE_COLUMNS,
-                                   (Matrix){b + n * B.column, B.column, B.row}, panel,
-                                   TILE_COLUMNS, NULL, rows, TILE_COLUMNS, depth, false);
+                    Matrix from = {b + n * B.column, B.column, B.row};
+                    if (rows == TILE_ROWS && M <= WIDTH) /* one vector holds all M */
+                        tile_multiply(TILE_ROWS, 1, turned, TILE_COLUMNS, from, panel,
+                                      TILE_COLUMNS, NULL, depth, false);
+                    else
+                        panel_multiply(turned, TILE_COLUMNS, from, panel, TILE_COLUMNS, NULL,
+                                       rows, TILE_COLUMNS, depth, false);
                     for (size_t i = 0; i < rows * M; i++)
                         sum[i % M][n + i / M] = turned[i / M * TILE_COLUMNS + i % M];
                 }
@@ -1002,7 +1039,7 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
         return;
     }
     float *packed = storage; /* the calling thread's: all threads of the team see this one */
-    size_t tiles = (M + TILE_ROWS - 1) / TILE_ROWS;
+    size_t tiles = (M + TILE_ROWS - 1) / TILE_ROWS, piece = piece_depth(K);
     size_t blocks = (tiles + BLOCK_TILES - 1) / BLOCK_TILES;
     size_t block_rows =
         blocks ? (tiles + blocks - 1) / blocks * TILE_ROWS : 0; /* of equal size */
@@ -1010,8 +1047,8 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
     for (size_t n0 = 0; n0 < N; n0 += PANELS * TILE_COLUMNS) {
         size_t width = N - n0 < PANELS * TILE_COLUMNS ? N - n0 : PANELS * TILE_COLUMNS;
         size_t panels = (width + TILE_COLUMNS - 1) / TILE_COLUMNS;
-        for (size_t k0 = 0; k0 < K; k0 += DEPTH) {
-            size_t depth = K - k0 < DEPTH ? K - k0 : DEPTH;
+        for (size_t k0 = 0; k0 < K; k0 += piece) {
+            size_t depth = K - k0 < piece ? K - k0 : piece;
             #pragma omp for schedule(static)
             for (size_t p = 0; p < panels; p++) {
                 size_t n = p * TILE_COLUMNS, left = width - n;
@@ -1046,7 +1083,7 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
  *            ...
  *          key 64     [ . . S S S S S S ]    strip 1: `.` is s > t and counts as probability 0
  */
-enum { STRIP = 64 };
+enum { STRIP = 64, HEAD_PART = 128 }; /* keys in a strip; channels of a head at a time */
 
 /* Rows of a matrix as a panel: where TILE_COLUMNS of them are there, the rows themselves. */
 static const float *panel_rows(float *room, const float *from, size_t *pitch, size_t rows,
@@ -1071,13 +1108,13 @@ static void strip_product_add(float *result, size_t pitch, Matrix A, const float
 
 /* S[s][t] = sum over d of keys[s][d] queries[t][d], for `rows` keys and `count` queries.
  * turned holds the queries transposed; `fresh` says that it is not filled yet.  Where D is
- * larger than DEPTH it holds a part only, and is filled again each time. */
+ * larger than HEAD_PART it holds a part only, and is filled again each time. */
 static void scores_compute(float *S, float *turned, bool fresh, const float *keys,
                            size_t keys_pitch, const float *queries, size_t queries_pitch,
                            size_t rows, size_t count, size_t D) {
-    for (size_t d = 0; d < D; d += DEPTH) {
-        size_t depth = D - d < DEPTH ? D - d : DEPTH;
-        if (fresh || D > DEPTH)
+    for (size_t d = 0; d < D; d += HEAD_PART) {
+        size_t depth = D - d < HEAD_PART ? D - d : HEAD_PART;
+        if (fresh || D > HEAD_PART)
             panel_pack(turned, (Matrix){queries, 1, queries_pitch}, d, depth, 0, count);
         panel_multiply(S, TILE_COLUMNS, (Matrix){keys + d, keys_pitch, 1}, turned, TILE_COLUMNS,
                        NULL, rows, TILE_COLUMNS, depth, d > 0);
@@ -1096,7 +1133,7 @@ static inline float attention_factor(Dropout dropout, size_t T, size_t t, size_t
 static void attention_queries(float *y, size_t y_pitch, float *lse, const float *q,
                               size_t q_pitch, const float *k, const float *v, size_t kv_pitch,
                               size_t t0, size_t count, size_t T, size_t D, Dropout dropout) {
-    float S[STRIP * TILE_COLUMNS], turned[DEPTH * TILE_COLUMNS];
+    float S[STRIP * TILE_COLUMNS], turned[HEAD_PART * TILE_COLUMNS];
     float maximum[TILE_COLUMNS], sum[TILE_COLUMNS], shrink[TILE_COLUMNS];
     float scale = 1.0f / sqrtf((float)D);
     for (size_t t = 0; t < TILE_COLUMNS; t++) maximum[t] = -INFINITY, sum[t] = 0;
@@ -1159,7 +1196,7 @@ static void attention_queries_backward(float *dq, float *dk, float *dv, const fl
                                        const float *k, const float *v, size_t t0, size_t count,
                                        size_t T, size_t C, size_t D, Dropout dropout) {
     float P[STRIP * TILE_COLUMNS], dS[STRIP * TILE_COLUMNS];
-    float q_turned[DEPTH * TILE_COLUMNS], dy_turned[DEPTH * TILE_COLUMNS];
+    float q_turned[HEAD_PART * TILE_COLUMNS], dy_turned[HEAD_PART * TILE_COLUMNS];
     float sum_p_dp[TILE_COLUMNS] = {0}, lse_t[TILE_COLUMNS] = {0};
     float scale = 1.0f / sqrtf((float)D);
     const size_t pitch = 3 * C;
@@ -1479,7 +1516,8 @@ static size_t activations_plan(Activations *a, const Config *config, size_t B, s
     size_t most = ((size_t)64 << 20) / sizeof(float) / config->vocab;
     double rough = 16.0 * (double)(config->layers + 4) * (double)config->channels; /* a token */
     if ((double)B * (double)T * rough > 1e17)
-        die("activations of %zu x %zu tokens need more than any memory: lower --micro-batch", B, T);
+        die("activations of %zu x %zu tokens need more than any memory: lower --micro-batch", B,
+            T);
     *a = (Activations){.B = B, .T = T, .keep = keep, .head_rows = head_rows ? head_rows : most};
     a->kept = keep == KEEP_ALL ? config->layers : 1;
     if (a->head_rows < 1) a->head_rows = 1;
@@ -2306,7 +2344,7 @@ void gpt_decode(const GPT *gpt, Cache *cache, const int32_t *tokens, size_t coun
 
 /* --- Sampling ------------------------------------------------------------------------------
  * p[v] = exp(logit[v] / temperature) / sum; below 1 the likely becomes likelier, and at 0 only
- * the most likely is left. top_k keeps the k likeliest tokens (Fan et al. 2018,
+ * the most likely is left.  top_k keeps the k likeliest tokens (Fan et al. 2018,
  * arXiv:1805.04833), top_p the fewest whose probabilities reach p (Holtzman et al. 2019,
  * arXiv:1904.09751, section 3.1). */
 typedef struct {
@@ -2320,8 +2358,8 @@ typedef struct {
     uint32_t token;
 } Candidate;
 
-static int candidate_compare(const void *a,
-                             const void *b) { /* likeliest first, then smallest id */
+/* Likeliest first; of equal ones, the smallest id. */
+static int candidate_compare(const void *a, const void *b) {
     const Candidate *x = a, *y = b;
     return x->weight != y->weight ? (x->weight < y->weight) - (x->weight > y->weight)
                                   : (x->token > y->token) - (x->token < y->token);
@@ -2361,8 +2399,7 @@ void text_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
                    const uint32_t *prompt, size_t prompt_count, size_t count,
                    const Sampling *sampling, uint64_t seed, FILE *out) {
     size_t V = gpt->config.vocab, context = gpt->config.context, length = 0;
-    size_t known =
-        tokenizer->vocab; /* a vocabulary padded to a round size has ids without text */
+    size_t known = tokenizer->vocab; /* the model may have more ids, which stand for no text */
     int32_t *tokens = memory_allocate(context, sizeof *tokens);
     float *logits = memory_allocate(V, sizeof *logits);
     Candidate *room = memory_allocate(V, sizeof *room);
@@ -2395,8 +2432,8 @@ void text_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
  * 11. The training loop                                                [glossary: Training]
  * ====================================================================================== */
 
-typedef struct { /* every choice that the command line offers; section 12 has names and ranges
-                  */
+/* Every choice that the command line offers; section 12 has the names and the ranges. */
+typedef struct {
     size_t layers, heads, channels, context, vocab;
     bool no_bias;
     double dropout;
@@ -2410,7 +2447,7 @@ typedef struct { /* every choice that the command line offers; section 12 has na
     double validation, test;
     size_t eval_every, eval_batches, patience, log_every, sample;
     const char *out, *init, *model, *tokenizer;
-    bool overwrite, recompute;
+    bool overwrite, recompute, profile;
     size_t seed, threads;
     int split;
     const char *prompt;
@@ -2608,22 +2645,20 @@ static void progress_close(Run *run) {
 
 /* One updating line on a terminal, a line every log_every steps elsewhere. */
 static void progress_show(Run *run, uint64_t step, double loss, double norm, float lr) {
-    double now = clock_seconds(), elapsed = now - run->start;
-    double tokens = (double)run->o->batch * (double)run->source.T * (double)(step + 1);
-    double rate = tokens / elapsed,
-           left = elapsed / (double)(step + 1) * (double)(run->o->steps - step - 1);
-    bool last = step + 1 == run->o->steps;
-    if (run->terminal ? now - run->shown < 0.1 && !last
-                      : (step + 1) % run->o->log_every && !last && step)
-        return;
+    const Options *o = run->o;
+    double now = clock_seconds(), elapsed = now - run->start, done = (double)(step + 1);
+    double rate = (double)o->batch * (double)run->source.T * done / elapsed;
+    double peak = 100 * rate * flops_per_token(&run->gpt->config, run->source.T) / run->peak;
+    double left = elapsed / done * ((double)o->steps - done);
+    bool due = step == 0 || step + 1 == o->steps || (step + 1) % o->log_every == 0;
+    if (run->terminal ? now - run->shown < 0.1 && !due : !due) return;
     run->shown = now;
-    fprintf(stderr,
-            "%sstep %llu/%zu  epoch %.2f  loss %.4f  val %.4f  lr %.2e  norm %.3f  %.0f tok/s  "
-            "%.0f%% of peak  %d:%02d left%s",
-            run->terminal ? "\r" : "", (unsigned long long)step + 1, run->o->steps,
-            batch_epochs(&run->source, step + 1), loss, run->shown_loss, lr, norm, rate,
-            100 * rate * flops_per_token(&run->gpt->config, run->source.T) / run->peak,
-            (int)(left / 60), (int)left % 60, run->terminal ? "\033[K" : "\n");
+    fprintf(stderr, "%sstep %llu/%zu  epoch %.2f  loss %.4f", run->terminal ? "\r" : "",
+            (unsigned long long)step + 1, o->steps, batch_epochs(&run->source, step + 1), loss);
+    if (run->splits[SPLIT_VALIDATION].count) fprintf(stderr, "  val %.4f", run->shown_loss);
+    fprintf(stderr, "  lr %.2e  norm %.3f  %.0f tok/s  %.0f%% of peak  %d:%02d left%s", lr,
+            norm, rate, peak, (int)(left / 60), (int)left % 60,
+            run->terminal ? "\033[K" : "\n");
     run->line_open = run->terminal;
 }
 
@@ -2751,6 +2786,181 @@ void run_train(Run *run) {
     run_report(run, step, !go_on);
 }
 
+/* --- Where the time of a step goes ----------------------------------------------------------
+ * Each kernel is run alone, at the sizes of this model and micro-batch, on the numbers that a
+ * real step has left; its time counts as often as a micro-batch runs it. */
+typedef struct {
+    const char *name;
+    double calls, flops; /* in a micro-batch; FLOPs of one call, 0 where memory decides */
+} ProfileRow;
+
+enum {
+    PROFILE_EMBEDDING,
+    PROFILE_NORM,
+    PROFILE_NORM_BACK,
+    PROFILE_MATMUL,
+    PROFILE_MATMUL_BACK,
+    PROFILE_ATTENTION,
+    PROFILE_ATTENTION_BACK,
+    PROFILE_GELU,
+    PROFILE_GELU_BACK,
+    PROFILE_RESIDUAL,
+    PROFILE_DROPOUT,
+    PROFILE_HEAD,
+    PROFILE_HEAD_BACK,
+    PROFILE_LOSS,
+    PROFILE_LOSS_BACK,
+    PROFILE_GRADIENT_NORM,
+    PROFILE_ADAMW,
+    PROFILE_ROWS
+};
+
+static void profile_table(const Run *run, ProfileRow rows[PROFILE_ROWS]) {
+    const Config *c = &run->gpt->config;
+    const Activations *a = run->activations;
+    double N = (double)(a->B * a->T), C = (double)c->channels, L = (double)c->layers;
+    double head = 2.0 * (double)a->head_rows * C * (double)c->vocab;
+    double pieces = N / (double)a->head_rows, block = 24.0 * N * C * C;
+    double attention = 2.0 * N * (double)a->T * C; /* keys up to the query only */
+    double share = (double)run->o->micro_batch / (double)run->o->batch; /* of one update */
+    double drops = c->dropout > 0 ? 4 * L + 2 : 0;
+    ProfileRow all[PROFILE_ROWS] = {
+        {"embedding, both ways", 1, 0},
+        {"layer norm forward (half of them again)", 4 * L + 1, 0},
+        {"layer norm backward", 2 * L + 1, 0},
+        {"matrix products of a block forward", L, block},
+        {"matrix products of a block backward", L, 2 * block},
+        {"attention forward", L, attention},
+        {"attention backward", L, 2.5 * attention},
+        {"GELU forward (half of them again)", 2 * L, 0},
+        {"GELU backward", L, 0},
+        {"residual, both ways", 2 * L, 0},
+        {"dropout outside attention", drops, 0},
+        {"output head forward", pieces, head},
+        {"output head backward", pieces, 2 * head},
+        {"cross-entropy forward", pieces, 0},
+        {"cross-entropy backward", pieces, 0},
+        {"gradient norm, a micro-batch's share", share, 0},
+        {"AdamW, a micro-batch's share", share, 0},
+    };
+    memcpy(rows, all, sizeof all);
+}
+
+/* Runs one kernel, or what belongs to one row, once. */
+static void profile_call(Run *run, int row) {
+    GPT *gpt = run->gpt;
+    Activations *a = run->activations;
+    const Layer y = layer_of(a, &gpt->config, 0);
+    size_t B = a->B, T = a->T, C = gpt->config.channels, H = gpt->config.heads, F = 4 * C;
+    size_t N = B * T, V = gpt->config.vocab, rows = a->head_rows, P = gpt->parameter_count;
+    Dropout inside = dropout_site(gpt, a, 1, H * T * T),
+            outside = dropout_site(gpt, a, 2, T * C);
+    const float *wte = weight_of(gpt, WTE, 0);
+    float *dwte = gradient_of(gpt, WTE, 0);
+    switch (row) {
+    case PROFILE_EMBEDDING:
+        embedding_forward(a->x, run->inputs, wte, weight_of(gpt, WPE, 0), B, T, C);
+        embedding_backward(dwte, gradient_of(gpt, WPE, 0), a->dx, run->inputs, B, T, C);
+        break;
+    case PROFILE_NORM:
+        layernorm_forward(a->norm, y.ln1_mean, y.ln1_rstd, y.x, weight_of(gpt, LN1_W, 0),
+                          weight_of(gpt, LN1_B, 0), N, C);
+        break;
+    case PROFILE_NORM_BACK:
+        layernorm_backward(a->dx, gradient_of(gpt, LN1_W, 0), gradient_of(gpt, LN1_B, 0),
+                           a->dnorm, y.ln1_mean, y.ln1_rstd, y.x, weight_of(gpt, LN1_W, 0), N,
+                           C);
+        break;
+    case PROFILE_MATMUL:
+        matmul_forward(y.qkv, a->norm, weight_of(gpt, QKV_W, 0), weight_of(gpt, QKV_B, 0), N, C,
+                       3 * C);
+        matmul_forward(a->branch, y.attention, weight_of(gpt, PROJ_W, 0),
+                       weight_of(gpt, PROJ_B, 0), N, C, C);
+        matmul_forward(y.fc, a->norm, weight_of(gpt, FC_W, 0), weight_of(gpt, FC_B, 0), N, C,
+                       F);
+        matmul_forward(a->branch, a->gelu, weight_of(gpt, OUT_W, 0), weight_of(gpt, OUT_B, 0),
+                       N, F, C);
+        break;
+    case PROFILE_MATMUL_BACK:
+        matmul_backward(a->dwide, gradient_of(gpt, OUT_W, 0), gradient_of(gpt, OUT_B, 0),
+                        a->dbranch, a->gelu, weight_of(gpt, OUT_W, 0), N, F, C);
+        matmul_backward(a->dnorm, gradient_of(gpt, FC_W, 0), gradient_of(gpt, FC_B, 0),
+                        a->dwide, a->norm, weight_of(gpt, FC_W, 0), N, C, F);
+        matmul_backward(a->dnorm, gradient_of(gpt, PROJ_W, 0), gradient_of(gpt, PROJ_B, 0),
+                        a->dbranch, y.attention, weight_of(gpt, PROJ_W, 0), N, C, C);
+        matmul_backward(a->dnorm, gradient_of(gpt, QKV_W, 0), gradient_of(gpt, QKV_B, 0),
+                        a->dwide, a->norm, weight_of(gpt, QKV_W, 0), N, C, 3 * C);
+        break;
+    case PROFILE_ATTENTION:
+        attention_forward(y.attention, y.lse, y.qkv, B, T, C, H, inside);
+        break;
+    case PROFILE_ATTENTION_BACK:
+        attention_backward(a->dwide, a->dnorm, y.attention, y.lse, y.qkv, B, T, C, H, inside);
+        break;
+    case PROFILE_GELU: gelu_forward(a->gelu, y.fc, N * F); break;
+    case PROFILE_GELU_BACK: gelu_backward(a->dwide, a->gelu, y.fc, N * F); break;
+    case PROFILE_RESIDUAL:
+        residual_forward(y.middle, y.x, a->branch, N * C);
+        residual_backward(a->dx, a->dbranch, a->dx, N * C);
+        break;
+    case PROFILE_DROPOUT: dropout_forward(a->branch, a->branch, N * C, outside); break;
+    case PROFILE_HEAD: unembedding_forward(a->logits, a->hidden, wte, rows, C, V); break;
+    case PROFILE_HEAD_BACK:
+        unembedding_backward(a->dnorm, dwte, a->logits, a->hidden, wte, rows, C, V);
+        break;
+    case PROFILE_LOSS:
+        cross_entropy_forward(a->losses, a->head_lse, a->logits, run->targets, rows, V);
+        break;
+    case PROFILE_LOSS_BACK:
+        cross_entropy_backward(a->logits, run->dlosses, a->head_lse, a->logits, run->targets,
+                               rows, V);
+        break;
+    case PROFILE_GRADIENT_NORM: gradient_norm(gpt->gradients, P); break;
+    case PROFILE_ADAMW:
+        adamw_update(gpt->weights, run->optimizer->m, run->optimizer->v, gpt->gradients, P, 0,
+                     0.9f, 0.99f, 1e-8f, 0, 1, 1);
+        break;
+    }
+}
+
+/* Prints the table.  The model is not fit for use afterwards. */
+void run_profile(Run *run) {
+    ProfileRow rows[PROFILE_ROWS];
+    double seconds[PROFILE_ROWS], sum = 0, whole = INFINITY, batch = (double)run->o->batch;
+    OptimizerOptions update = {0.9f, 0.99f, 1e-8f, 0, 1};
+    for (int i = 0; i < 4; i++) {
+        double start = clock_seconds();
+        batch_gradient(run, (uint64_t)i);
+        optimizer_step(run->gpt, run->optimizer, &update, 0);
+        double step = (clock_seconds() - start) * (double)run->o->micro_batch / batch;
+        if (step < whole) whole = step;
+    }
+    profile_table(run, rows);
+    for (int row = 0; row < PROFILE_ROWS; row++) {
+        double best = INFINITY, spent = 0;
+        for (int i = 0; i < 3 || (spent < 0.1 && i < 100); i++) {
+            double start = clock_seconds();
+            profile_call(run, row);
+            double once = clock_seconds() - start;
+            best = once < best ? once : best;
+            spent += once;
+        }
+        seconds[row] = best * rows[row].calls;
+        sum += seconds[row];
+    }
+    printf("%-42s %8s %7s %7s %10s\n", "kernel", "ms", "share", "calls", "of peak");
+    for (int row = 0; row < PROFILE_ROWS; row++) {
+        printf("%-42s %8.2f %6.1f%% %7.4g", rows[row].name, 1e3 * seconds[row],
+               100 * seconds[row] / sum, rows[row].calls);
+        if (rows[row].flops > 0)
+            printf(" %9.0f%%",
+                   100 * rows[row].flops * rows[row].calls / seconds[row] / run->peak);
+        putchar('\n');
+    }
+    printf("%-42s %8.2f\n%-42s %8.2f\n", "all of them", 1e3 * sum,
+           "a micro-batch of a real step", 1e3 * whole);
+}
+
 /* =========================================================================================
  * 12. Command line                                             [glossary: Hyperparameters]
  * ====================================================================================== */
@@ -2781,26 +2991,11 @@ static const struct Preset {
 };
 
 static const Options DEFAULTS = {
-    .order = ORDER_EPOCHS,
-    .min_lr = -1,
-    .schedule = SCHEDULE_COSINE,
-    .cooldown = 0,
-    .weight_decay = 0.1,
-    .beta1 = 0.9,
-    .eps = 1e-8,
-    .clip = 1.0,
-    .validation = 0.05,
-    .test = 0.05,
-    .eval_batches = 20,
-    .log_every = 50,
-    .sample = 200,
-    .out = "out/model",
-    .seed = 1,
-    .split = SPLIT_TEST,
-    .prompt = "\n",
-    .tokens = 500,
-    .temperature = 0.8,
-    .top_p = 1.0,
+    .order = ORDER_EPOCHS, .schedule = SCHEDULE_COSINE, .min_lr = -1, /* lr/10, set later */
+    .weight_decay = 0.1, .beta1 = 0.9, .eps = 1e-8, .clip = 1.0,
+    .validation = 0.05, .test = 0.05, .eval_batches = 20, .log_every = 50, .sample = 200,
+    .out = "out/model", .seed = 1, .split = SPLIT_TEST,
+    .prompt = "\n", .tokens = 500, .temperature = 0.8, .top_p = 1.0,
 };
 
 enum { COUNT, REAL, CHOICE, TEXT, TEXTS, FLAG }; /* types: size_t, double, int, char * ... */
@@ -2895,6 +3090,8 @@ static const struct OptionRow {
      "draw from the k likeliest tokens; 0: from all", "Inference"},
     {"top-p", "g", REAL, AT(top_p), 1e-9, 1, NULL, NULL,
      "draw from the likeliest tokens that together have this probability", "Inference"},
+    {"profile", "t", FLAG, AT(profile), 0, 0, NULL, NULL,
+     "do not train: time each kernel at these sizes", "Compute budget (FLOPs)"},
     {"seed", "tgei", COUNT, AT(seed), 0, 9e15, NULL, NULL,
      "of everything that is drawn at random", "Hyperparameters"},
     {"threads", "tgei", COUNT, AT(threads), 1, 1024, NULL, "one per core",
@@ -3164,7 +3361,7 @@ static void run_allocate(Run *run, const Config *config) {
 static void command_train(const Options *o) {
     Run run = {.o = o, .best_loss = INFINITY, .terminal = isatty(STDERR_FILENO)};
     char *path = text_format("%s/model.safetensors", o->out);
-    if (access(path, F_OK) == 0 && !o->overwrite)
+    if (access(path, F_OK) == 0 && !o->overwrite && !o->profile)
         die("%s: already holds a model; choose another --out, or say --overwrite", o->out);
     free(path);
     Bytes text = data_read(o);
@@ -3183,6 +3380,11 @@ static void command_train(const Options *o) {
                               o->warmup,   o->steps,     o->cooldown};
     run.peak = peak_flops();
     fprintf(stderr, "%d threads, %.0f GFLOP/s at best\n\n", thread_count(), run.peak / 1e9);
+    if (o->profile) {
+        run_profile(&run);
+        run_destroy(&run);
+        return;
+    }
     run.best_folder = text_format("%s/best", o->out);
     folder_create(o->out);
     path = text_format("%s/log.csv", o->out);

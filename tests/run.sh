@@ -2,6 +2,7 @@
 # The rows of each go to build/NAME.log; only those that failed are shown here.  Exit status 1 on any
 # failure, also when a program ends without its last line.
 mkdir -p build
+export OMP_WAIT_POLICY=passive # many small teams of threads, and cores may be shared
 passed=0 failed=0 skipped=0
 run() { # NAME COMMAND...
     name=$1 log=build/$1.log

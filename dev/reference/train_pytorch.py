@@ -1,0 +1,193 @@
+"""The same training in PyTorch, to compare validation losses with train.c.
+
+Everything that could make the two differ is an option with train.c's name for it: the split,
+the architecture, the schedule and the optimizer.  What remains different is the random numbers
+(initial weights, windows, masks), and the spread over seeds measures just that.
+
+    python dev/reference/train_pytorch.py --data FILE --seeds 1 2 3 --no-bias
+
+The model is written with torch.nn's own layers, nothing of train.c is looked at, so that a
+misreading of the architecture would show as a different loss.
+"""
+import argparse
+import math
+import os
+import statistics
+import sys
+import time
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class Block(nn.Module):
+    """Pre-norm: each branch reads a normalised copy, and is added to the stream as it was."""
+
+    def __init__(self, channels, heads, dropout, bias):
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.ln_1 = nn.LayerNorm(channels, bias=bias)
+        self.qkv = nn.Linear(channels, 3 * channels, bias=bias)
+        self.attention_out = nn.Linear(channels, channels, bias=bias)
+        self.ln_2 = nn.LayerNorm(channels, bias=bias)
+        self.hidden = nn.Linear(channels, 4 * channels, bias=bias)
+        self.mlp_out = nn.Linear(4 * channels, channels, bias=bias)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x):
+        qkv = self.qkv(self.ln_1(x)).unflatten(-1, (3, self.heads, -1))  # (B,T,3,H,D)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # three of (B,H,T,D)
+        rate = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=rate)
+        x = x + self.drop(self.attention_out(y.transpose(1, 2).flatten(2)))
+        inner = F.gelu(self.hidden(self.ln_2(x)), approximate="tanh")
+        return x + self.drop(self.mlp_out(inner))
+
+
+class Model(nn.Module):
+    def __init__(self, o, vocabulary):
+        super().__init__()
+        self.tokens = nn.Embedding(vocabulary, o.channels)
+        self.positions = nn.Embedding(o.context, o.channels)
+        self.drop = nn.Dropout(o.dropout)
+        self.blocks = nn.Sequential(
+            *(Block(o.channels, o.heads, o.dropout, o.bias) for _ in range(o.layers)))
+        self.ln_f = nn.LayerNorm(o.channels, bias=o.bias)
+        for name, p in self.named_parameters():
+            if p.dim() == 2:
+                # 2L branches are added to the stream: the factor keeps its variance in place.
+                residual = name.endswith("_out.weight")
+                nn.init.normal_(p, std=0.02 / math.sqrt(2 * o.layers) if residual else 0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(p)
+
+    def forward(self, inputs, targets, reduction="mean"):
+        x = self.drop(self.tokens(inputs) + self.positions.weight[: inputs.shape[1]])
+        logits = F.linear(self.ln_f(self.blocks(x)), self.tokens.weight)  # the head is tied
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction=reduction)
+
+
+def learning_rate(o, step):
+    """Linear warmup that starts above zero, then half a cosine down to min_lr; steps from 0."""
+    if step < o.warmup:
+        return o.lr * (step + 1) / (o.warmup + 1)
+    progress = (step - o.warmup) / (o.steps - o.warmup)
+    return o.min_lr + (o.lr - o.min_lr) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def validation_loss(model, tokens, context):
+    """The mean over the whole split, cut into consecutive windows; the remainder is dropped."""
+    windows = (len(tokens) - 1) // context
+    inputs = tokens[: windows * context].view(windows, context)
+    targets = tokens[1 : windows * context + 1].view(windows, context)
+    model.eval()
+    with torch.no_grad():
+        total = sum(model(i, t, "sum").item()
+                    for i, t in zip(inputs.split(64), targets.split(64)))
+    model.train()
+    return total / (windows * context)
+
+
+def train(o, seed, train_tokens, validation_tokens, vocabulary):
+    """One run; returns the validation losses at each evaluation, and seconds for each step."""
+    torch.manual_seed(seed)
+    model = Model(o, vocabulary)
+    groups = [
+        {"params": [p for p in model.parameters() if p.dim() >= 2],
+         "weight_decay": o.weight_decay},
+        {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=o.lr, betas=(o.beta1, o.beta2), eps=o.eps)
+    losses, seconds = {}, 0.0
+    for step in range(o.steps + 1):
+        if step % o.eval_every == 0 or step == o.steps:
+            losses[step] = validation_loss(model, validation_tokens, o.context)
+            print(f"seed {seed}  step {step:6d}  validation loss {losses[step]:.4f}",
+                  flush=True)
+        if step == o.steps:
+            break
+        start = time.perf_counter()
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(o, step)
+        first = torch.randint(len(train_tokens) - o.context, (o.batch, 1))
+        window = train_tokens[first + torch.arange(o.context + 1)]
+        loss = model(window[:, :-1], window[:, 1:])
+        if not math.isfinite(loss.item()):
+            sys.exit(f"train_pytorch.py: the loss of step {step} is {loss.item()}")
+        optimizer.zero_grad()
+        loss.backward()
+        if o.clip > 0:
+            nn.utils.clip_grad_norm_(model.parameters(), o.clip)
+        optimizer.step()
+        seconds += time.perf_counter() - start
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"seed {seed}  {parameters} parameters, {1e3 * seconds / o.steps:.2f} ms per step,"
+          f" lowest validation loss {min(losses.values()):.4f}", flush=True)
+    return losses, seconds / o.steps
+
+
+def options():
+    p = argparse.ArgumentParser(description="Train a GPT in PyTorch with train.c's settings.")
+    p.add_argument("--data", required=True, metavar="FILE")
+    p.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    for name, default in (("steps", 2000), ("batch", 12), ("context", 64), ("layers", 4),
+                          ("heads", 4), ("channels", 128), ("warmup", 100), ("eval-every", 250),
+                          ("threads", 1)):
+        p.add_argument("--" + name, type=int, default=default, help=f"default {default}")
+    for name, default in (("lr", 1e-3), ("min-lr", 1e-4), ("dropout", 0.0),
+                          ("weight-decay", 0.1), ("beta1", 0.9), ("beta2", 0.99),
+                          ("eps", 1e-8), ("clip", 1.0), ("validation", 0.05), ("test", 0.05)):
+        p.add_argument("--" + name, type=float, default=default, help=f"default {default}")
+    p.add_argument("--bias", action=argparse.BooleanOptionalAction, default=True)
+    o = p.parse_args()
+    for name in ("steps", "batch", "context", "layers", "heads", "channels", "eval_every",
+                 "threads"):
+        if getattr(o, name) < 1:
+            p.error(f"--{name.replace('_', '-')} must be at least 1, not {getattr(o, name)}")
+    if o.channels % o.heads:
+        p.error(f"--channels {o.channels} is not a multiple of --heads {o.heads}")
+    if not 0 <= o.warmup < o.steps:
+        p.error(f"--warmup {o.warmup} must be less than --steps {o.steps}")
+    if not 0 <= o.dropout < 1:
+        p.error(f"--dropout must be at least 0 and below 1, not {o.dropout}")
+    if o.validation <= 0 or o.test < 0 or o.validation + o.test >= 1:
+        p.error("--validation and --test must leave text for training and for validation")
+    return o
+
+
+def main():
+    o = options()
+    torch.set_num_threads(o.threads)
+    try:
+        with open(o.data, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        sys.exit(f"train_pytorch.py: {o.data}: {error.strerror}")
+    # The vocabulary is the bytes that occur anywhere in the file, in order of their value.
+    alphabet = sorted(set(data))
+    ids = {byte: i for i, byte in enumerate(alphabet)}
+    tokens = torch.tensor([ids[byte] for byte in data])
+    n = len(tokens)
+    n_train, n_validation = int(n * (1 - o.validation - o.test)), int(n * o.validation)
+    if min(n_train, n_validation) <= o.context:
+        sys.exit(f"train_pytorch.py: {o.data}: {n} bytes, too few for a context of {o.context}")
+    train_tokens, validation_tokens = tokens[:n_train], tokens[n_train : n_train + n_validation]
+    print(f"{os.path.basename(o.data)}: {len(alphabet)} different bytes, {n_train} tokens to"
+          f" train, {n_validation} for validation; PyTorch {torch.__version__},"
+          f" {o.threads} thread(s)", flush=True)
+    results = [train(o, seed, train_tokens, validation_tokens, len(alphabet))
+               for seed in o.seeds]
+    print("validation loss over seeds:")
+    for step in results[0][0]:
+        losses = [losses[step] for losses, _ in results]
+        spread = statistics.stdev(losses) if len(losses) > 1 else 0.0
+        print(f"  step {step:6d}  mean {statistics.mean(losses):.4f}  deviation {spread:.4f}"
+              f"  lowest {min(losses):.4f}  highest {max(losses):.4f}")
+    seconds = statistics.mean(seconds for _, seconds in results)
+    print(f"time per step, mean over seeds: {1e3 * seconds:.2f} ms")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+/* fuzz_tokenizer.c - arbitrary files and texts against tokenizer.c, for clang's libFuzzer:
+ *
+ *     clang -g -O1 -fsanitize=fuzzer,address,undefined tests/fuzz_tokenizer.c -o
+ * build/fuzz_tokenizer
+ *     build/fuzz_tokenizer -max_total_time=600 -max_len=4096 build/fuzz
+ *
+ * The first byte of an input says what the rest is: a vocab.json and a merges.txt with a NUL
+ * between them, a merges.txt alone, a text to learn from, or ids to decode; in the first three
+ * a second NUL may begin a text.  What ends the program elsewhere (one line, exit status 1)
+ * ends only the present input here: exit() becomes a jump, and memory is handed out from a list
+ * that the jump clears.  What must hold is asserted: the fast ways agree with the plain ones,
+ * and a text comes back from its ids.
+ */
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct Block { /* stands before each block of memory */
+    struct Block *before, *after;
+    size_t size, unused;
+} Block;
+
+static Block all = {&all, &all, 0, 0};
+static jmp_buf ended;
+
+static void *fuzz_calloc(size_t count, size_t size) {
+    if (size && count > ((size_t)1 << 30) / size) return NULL;
+    Block *block = calloc(1, sizeof *block + count * size);
+    if (!block) return NULL;
+    block->size = count * size;
+    block->after = all.after;
+    block->before = &all;
+    all.after->before = block;
+    all.after = block;
+    return block + 1;
+}
+
+static void fuzz_free(void *memory) {
+    if (!memory) return;
+    Block *block = (Block *)memory - 1;
+    block->before->after = block->after;
+    block->after->before = block->before;
+    free(block);
+}
+
+static void *fuzz_realloc(void *memory, size_t size) {
+    void *larger = fuzz_calloc(1, size);
+    if (memory && larger) {
+        size_t old = ((Block *)memory - 1)->size;
+        memcpy(larger, memory, old < size ? old : size);
+        fuzz_free(memory);
+    }
+    return larger;
+}
+
+__attribute__((noreturn)) static void fuzz_exit(int status) {
+    longjmp(ended, status);
+}
+
+#define calloc fuzz_calloc
+#define realloc fuzz_realloc
+#define free fuzz_free
+#define exit fuzz_exit
+#define TOKENIZER_NO_MAIN
+#include "../tokenizer.c"
+#undef NDEBUG
+#include <assert.h>
+
+static void text_round(Tokenizer *t, const unsigned char *text, size_t bytes) {
+    uint32_t *ids, *again, *plain = memory_allocate(bytes, sizeof *plain);
+    size_t count = tokenizer_encode(t, text, bytes, "text", &ids), size = 0, expected = 0;
+    for (size_t i = 0; i < count; i++) {
+        size_t more;
+        assert(ids[i] < t->vocab);
+        const unsigned char *token = tokenizer_token(t, ids[i], &more);
+        assert(size + more <= bytes && memcmp(text + size, token, more) == 0);
+        size += more;
+    }
+    assert(size == bytes);
+    for (size_t at = 0, length; at < bytes; at += length) {
+        length = piece_length(text + at, bytes - at);
+        assert(length > 0 && length <= bytes - at);
+        if (t->merges.count) {
+            uint32_t *slow = memory_allocate(length, sizeof *slow);
+            size_t n = piece_encode_plain(t, text + at, length, plain + expected, NULL);
+            assert(piece_encode_long(t, text + at, length, slow) == n);
+            assert(memcmp(slow, plain + expected, n * sizeof *slow) == 0);
+            expected += n;
+            free(slow);
+        }
+    }
+    assert(!t->merges.count ||
+           (expected == count && memcmp(ids, plain, count * sizeof *ids) == 0));
+    size_t cut = bytes ? text_cut(text, bytes) : 0;
+    if (cut) {
+        size_t first = tokenizer_encode(t, text, cut, "text", &again);
+        assert(first <= count && memcmp(again, ids, first * sizeof *ids) == 0);
+        free(again);
+        first += tokenizer_encode(t, text + cut, bytes - cut, "text", &again);
+        assert(first == count);
+        free(again);
+    }
+    Ids special = {0};
+    text_encode_special(t, text, bytes, "text", 0, &special);
+    size = 0;
+    for (size_t i = 0, more; i < special.count; i++) {
+        const unsigned char *token = tokenizer_token(t, special.data[i], &more);
+        assert(size + more <= bytes && memcmp(text + size, token, more) == 0);
+        size += more;
+    }
+    assert(size == bytes);
+    free(special.data);
+    free(ids);
+    free(plain);
+}
+
+/* A part of the input up to the next NUL, in memory of its exact size and a NUL behind it. */
+static Bytes part_next(const uint8_t **data, size_t *size) {
+    const uint8_t *end = *size ? memchr(*data, 0, *size) : NULL;
+    size_t bytes = end ? (size_t)(end - *data) : *size;
+    Bytes part = {memory_allocate(bytes + 1, 1), bytes};
+    if (bytes) memcpy(part.data, *data, bytes);
+    *data += bytes + (end != NULL);
+    *size -= bytes + (end != NULL);
+    return part;
+}
+
+static void input_run(const uint8_t *data, size_t size) {
+    unsigned kind = *data++ % 4;
+    size--;
+    Tokenizer *t;
+    if (kind == 3) { /* learn from the whole of it, in both ways */
+        Strings pieces = {0};
+        classes_prepare();
+        pieces_count(&pieces, data, size);
+        t = tokenizer_learn(data, size, 256 + size / 4, false);
+        if (size < 400) {
+            Tokenizer *plain = tokenizer_create(NULL, 0);
+            merges_learn_plain(plain, &pieces, 256 + size / 4);
+            assert(plain->merges.count == t->merges.count && plain->vocab == t->vocab);
+            assert(!t->merges.count || memcmp(plain->merges.items, t->merges.items,
+                                              t->merges.count * sizeof(Pair)) == 0);
+            tokenizer_destroy(plain);
+        }
+        strings_destroy(&pieces);
+    } else {
+        Bytes vocab = {NULL, 0}, merges;
+        if (kind < 2) vocab = part_next(&data, &size);
+        merges = part_next(&data, &size);
+        t = tokenizer_parse(vocab, "vocab.json", merges, "merges.txt");
+        free(vocab.data);
+        free(merges.data);
+    }
+    unsigned char *text =
+        memory_allocate(size, 1); /* its exact size, so that ASan sees each step beyond */
+    if (size) memcpy(text, data, size);
+    text_round(t, text, size);
+    free(text);
+    tokenizer_destroy(t);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    if (!size) return 0;
+    if (setjmp(ended) == 0) {
+        input_run(data, size);
+        assert(all.after == &all); /* nothing is left when all went well */
+    }
+    while (all.after != &all) fuzz_free(all.after + 1);
+    return 0;
+}
