@@ -48,11 +48,11 @@ static void borders(float *result, const float *A, const float *B, size_t M, siz
     }
 }
 
-/* tile_multiply of train.c, whole tiles only. */
+/* One whole tile, as train.c computes it. */
 static void tile(float *result, size_t pitch, Matrix A, const float *panel, size_t panel_pitch,
                  size_t depth, bool add) {
-    tile_multiply(TILE_ROWS, result, pitch, A, panel, panel_pitch, NULL, TILE_COLUMNS, depth,
-                  add);
+    panel_multiply(result, pitch, A, panel, panel_pitch, NULL, TILE_ROWS, TILE_COLUMNS, depth,
+                   add);
 }
 
 /* A tile of the result stays in the registers for all of K: a number of A is used for
@@ -81,15 +81,15 @@ static void step_packed_panel(float *result, const float *A, const float *B, siz
     borders(result, A, B, M, N, K, M_done, N_done);
 }
 
-/* K in pieces of DEPTH, so that a panel fits the first-level cache; rows in blocks, so that
- * their part of A stays in the second-level cache while all panels pass by. */
+/* K in pieces of at most DEPTH, so that a panel stays near the first-level cache; rows in
+ * blocks, so that their part of A stays in the second-level cache while all panels pass by. */
 static void step_blocked(float *result, const float *A, const float *B, size_t M, size_t N,
                          size_t K) {
     size_t M_done = M - M % TILE_ROWS, N_done = N - N % TILE_COLUMNS;
-    size_t block = BLOCK_TILES * TILE_ROWS;
+    size_t block = BLOCK_TILES * TILE_ROWS, piece = piece_depth(K);
     float *panels = memory_allocate(N_done * DEPTH + 1, sizeof *panels);
-    for (size_t k0 = 0; k0 < K; k0 += DEPTH) {
-        size_t depth = K - k0 < DEPTH ? K - k0 : DEPTH;
+    for (size_t k0 = 0; k0 < K; k0 += piece) {
+        size_t depth = K - k0 < piece ? K - k0 : piece;
         for (size_t n = 0; n < N_done; n += TILE_COLUMNS)
             panel_pack(panels + n * DEPTH, (Matrix){B, N, 1}, k0, depth, n, TILE_COLUMNS);
         for (size_t m0 = 0; m0 < M_done; m0 += block)
