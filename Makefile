@@ -24,7 +24,7 @@ build/tokenizer: tokenizer.c | build
 	$(CC) $(FLAGS) tokenizer.c -o $@
 	ln -sf build/tokenizer tokenizer
 
-build/test_%: tests/test_%.c tests/check.c $(SOURCES) | build
+build/test_%: tests/test_%.c tests/check.c $(wildcard tests/child.c) $(SOURCES) | build
 	$(CC) $(FLAGS) $(OPENMP) $< -o $@ -lm
 
 build/train-debug: $(SOURCES) | build

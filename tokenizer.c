@@ -160,8 +160,7 @@ Bytes file_read(const char *path) {
  * cut included, sees the old file or the new one.
  *
  * Files that belong together are written between files_hold() and files_release(): they take
- * their names at the end, one behind the other, when nothing can fail any more for want of
- * room. */
+ * their names at the end, one behind the other, when nothing can fail for want of room. */
 typedef struct {
     FILE *stream;
     char *path, *temporary; /* they belong to the list of pending files */
@@ -311,8 +310,8 @@ size_t utf8_put(unsigned char *out, uint32_t c) {
     return more + 1;
 }
 
-/* A string, unescaped, into out (capacity bytes, a closing NUL included); returns its length.
- * */
+/* A string, unescaped, into out (capacity bytes, a closing NUL included); returns its
+ * length. */
 size_t json_string(Json *j, char *out, size_t capacity) {
     size_t length = 0;
     if (json_peek(j) != '"') json_fail(j, "a string in double quotes");

@@ -854,8 +854,8 @@ enum {
     PARALLEL_FLOPS = 200000 /* below this, waking the other threads costs more than they save */
 };
 
-/* K is cut into as few pieces of at most DEPTH as there can be, all of one size: 400 into two of
- * 200, not into 384 and 16, which would cost a whole pass over the result for nothing. */
+/* K is cut into as few pieces of at most DEPTH as there can be, all of one size: 400 into two
+ * of 200, not into 384 and 16, which would cost a whole pass over the result for nothing. */
 static size_t piece_depth(size_t K) {
     size_t pieces = (K + DEPTH - 1) / DEPTH;
     return pieces ? (K + pieces - 1) / pieces : 0;
@@ -882,11 +882,12 @@ static inline void vector_store(float *to, Vector v) { memcpy(to, &v, sizeof v);
 
 /* One tile: `rows` rows of A (row 0 begins at A.at) against `vectors` vectors of a panel of B,
  * whose row k begins at panel + k*panel_pitch.  It is compiled once for each number of rows,
- * which is a constant in every call.  Rows are addressed in groups of four: a processor adds 0, 1
- * or 2 strides to an address for nothing, but has no registers for 14 addresses. */
+ * which is a constant in every call.  Rows are addressed in groups of four: a processor adds
+ * 0, 1 or 2 strides to an address for nothing, but has no registers for 14 addresses. */
 static inline __attribute__((always_inline)) void
 tile_multiply(size_t rows, size_t vectors, float *result, size_t pitch, Matrix A,
-              const float *panel, size_t panel_pitch, const float *bias, size_t depth, bool add) {
+              const float *panel, size_t panel_pitch, const float *bias, size_t depth,
+              bool add) {
     Vector sum[TILE_ROWS][TILE_VECTORS];
     const float *group[(TILE_ROWS + 3) / 4];
     UNROLL for (size_t g = 0; g < (rows + 3) / 4; g++) group[g] = A.at + 4 * g * A.row;
@@ -912,8 +913,8 @@ tile_multiply(size_t rows, size_t vectors, float *result, size_t pitch, Matrix A
         }
 }
 
-/* All M rows of A against one panel, a tile at a time.  At the right border of the result, where
- * there are fewer than TILE_COLUMNS columns, the tile goes to a scratch first. */
+/* All M rows of A against one panel, a tile at a time.  At the right border of the result,
+ * where there are fewer than TILE_COLUMNS columns, the tile goes to a scratch first. */
 static void panel_multiply(float *result, size_t pitch, Matrix A, const float *panel,
                            size_t panel_pitch, const float *bias, size_t M, size_t columns,
                            size_t depth, bool add) {
@@ -1864,7 +1865,7 @@ double gradient_norm(const float *gradient, size_t N) {
  *   m = beta1 m + (1 - beta1) g         v = beta2 v + (1 - beta2) g^2
  *   w -= lr (weight_decay w + (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps))
  * m and v start at 0, so they are too small at first; the divisors 1 - beta^step undo just
- * that. w, m, v, gradient (N); gradient_scale multiplies the gradient first (clipping); `step`
+ * that.  w, m, v, gradient (N); gradient_scale multiplies the gradient first (clipping); `step`
  * counts from one.  Leaves the gradient cleared, since it is at hand: a pass of its own would
  * cost time again.
  * Cost: 4 numbers read and 4 written for each weight: memory bandwidth, not arithmetic.
@@ -2460,10 +2461,7 @@ typedef struct {
 /* What the machine can do at best: FLOPs per second of a loop of multiply-adds on vectors that
  * never leave the registers, on all threads.  Takes some 20 ms. */
 double peak_flops(void) {
-    enum {
-        CHAINS = 12,
-        ROUNDS = 100000
-    }; /* chains: a multiply-add takes some 4 ticks, two start a tick */
+    enum { CHAINS = 12, ROUNDS = 100000 }; /* two can start in a tick, each takes some four */
     double best = 0;
     for (int attempt = 0; attempt < 5; attempt++) {
         double start = clock_seconds();
@@ -2533,8 +2531,7 @@ void budget_print(FILE *out, const Config *config, size_t micro_batch, int keep,
             bytes_text(activations), micro_batch, T);
     for (size_t i = 0; i < n; i++) {
         double bytes = 4.0 * (double)rows[i].count;
-        if (bytes < 0.02 * activations)
-            continue; /* the many small ones would hide the others */
+        if (bytes < 0.02 * activations) continue; /* they would hide the others */
         fprintf(out, "  %-40s %s\n", rows[i].name, bytes_text(bytes));
     }
     fprintf(out, "\nmemory: weights %s + gradients %s + Adam's two moments %s",
@@ -2623,8 +2620,7 @@ static void interrupt(int signal_number) {
  * smaller. */
 double batch_gradient(Run *run, uint64_t step) {
     size_t batch = run->o->batch, T = run->source.T;
-    uint64_t key =
-        random_bits(random_bits(run->o->seed, RANDOM_DROPOUT), step) | 1; /* 0 means none */
+    uint64_t key = random_bits(random_bits(run->o->seed, RANDOM_DROPOUT), step) | 1; /* not 0 */
     double sum = 0;
     for (size_t first = 0, B; first < batch; first += B) {
         B = batch - first < run->activations->B ? batch - first : run->activations->B;
@@ -2722,8 +2718,7 @@ static bool evaluation_run(Run *run, uint64_t step, double loss, float lr, doubl
     log_row(run, step, loss, validated ? &e : NULL, lr, norm);
     if (!isfinite(e.loss))
         die("step %llu: the validation loss is not a finite number; %s keeps the last good "
-            "model",
-            (unsigned long long)step, o->out);
+            "model", (unsigned long long)step, o->out);
     if (!isfinite(gradient_norm(run->gpt->weights, run->gpt->parameter_count)))
         die("step %llu: a weight is not a finite number; %s keeps the last good model",
             (unsigned long long)step, o->out);
@@ -2752,8 +2747,8 @@ static void run_report(const Run *run, uint64_t step, bool stopped_early) {
            o->out, run->best_folder, run->best_folder);
 }
 
-/* The loop itself.  Ends after o->steps steps, on Ctrl-C, or when validation no longer
- * improves. */
+/* The loop itself.  Ends after o->steps steps, on Ctrl-C, or when the validation loss no longer
+ * falls. */
 void run_train(Run *run) {
     const Options *o = run->o;
     OptimizerOptions update = {(float)o->beta1, (float)o->beta2, (float)o->eps,

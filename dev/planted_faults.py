@@ -1,0 +1,508 @@
+#!/usr/bin/env python3
+"""Breaks train.c on purpose, one change at a time, and shows that the tests notice every one.
+
+    python3 dev/planted_faults.py                 all faults, two at a time; some minutes
+    python3 dev/planted_faults.py layernorm 17    those whose row holds a word, or by number
+    python3 dev/planted_faults.py --list          the table
+    python3 dev/planted_faults.py --jobs 4        more at a time
+
+A test that cannot fail proves nothing.  Each row below is a mistake that a person could make while typing
+train.c: a sign, a factor, an index, a missing term.  The changed file is compiled with each test program,
+in a folder of its own, until a check fails; that check is printed.  A fault that no test notices is MISSED, and
+the script ends with status 1.  So it does when a row's old text is not found exactly once: then the table has
+fallen behind the code.  Before all that, the unchanged program must pass every test.
+
+Python's standard library and a C compiler ($CC, or cc) are all that it needs.
+"""
+import argparse
+import concurrent.futures
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+# -O1 compiles ten times as fast as -O3 and is fast enough for the tests.  One thread: a fault does not depend on
+# how many there are, and two faults are tried at a time.
+FLAGS = ["-std=gnu11", "-O1", "-march=native", "-fno-math-errno", "-w"]
+LIMIT = 120  # seconds for one test program: a fault may also make it run for ever
+
+# The test programs, in the order in which they are tried unless a row says otherwise.
+TESTS = ["kernels", "model", "text", "sampling", "files", "training"]
+
+# A row: the function (or table) in which the change is made, the old text, the new text, what it breaks, and the
+# test programs that are tried first.  Blanks and line breaks in the old text stand for any blanks and line breaks.
+K, M, T, S, F, R = "kernels", "model", "text", "sampling", "files", "training"
+FAULTS = [
+    # Random numbers, text, batches
+    ("random_bits", "z >> 27", "z >> 26", "the generator is another one", [T]),
+    ("random_uniform", ">> 40", ">> 41", "numbers reach 1/2 only", [T]),
+    ("random_normal", "-2.0 * log(u)", "-1.0 * log(u)", "the deviation is not 1", [T]),
+    ("random_normal", "2 * index + 1", "2 * index", "angle and length are the same draw", [T]),
+    ("random_permutation", "round < 4", "round < 1", "the shuffle hardly shuffles", [T]),
+    ("random_permutation", "while (i >= N)", "while (i > N)", "the shuffle reaches N", [T]),
+    ("corpus_split", "(1.0 - validation - test)", "(1.0 - validation)", "the test part has moved", [T]),
+    ("corpus_split", "if (test == 0) test_start = corpus->count;", "", "a test part that nobody asked for", [T]),
+    ("window_start", "source->split->count - source->T - 1", "source->split->count - source->T",
+     "the last target lies beyond the split", [T]),
+    ("window_start", "RANDOM_ORDER), epoch)", "RANDOM_ORDER), 0)", "every epoch has the same order", [T]),
+    ("window_start", "number % windows, windows) * source->T", "number % windows, windows) * (source->T - 1)",
+     "windows overlap", [T]),
+    ("window_start", "% (slack + 1)", "% (slack + 2)", "the cut moves too far", [T]),
+    ("window_start", "step * source->batch + i", "step + i", "steps share their sequences", [T]),
+    ("window_start", "% (last + 1)", "% (last + 2)", "a random window reaches beyond the split", [T]),
+    ("batch_read", "(int32_t)window[t + 1]", "(int32_t)window[t]", "targets are not shifted", [T]),
+    ("batch_read", "mine + first + b", "first + b", "all ranks read the same", [T]),
+    ("batch_read", "mine + first + b", "mine + b", "all micro-batches read the same", [T]),
+    ("text_collect", "qsort(names, count, sizeof *names, name_compare)", "(void)name_compare", "files in no order", [T]),
+    ("text_collect", "if (entry->d_name[0] == '.') continue;",
+     "if (!strcmp(entry->d_name, \".\") || !strcmp(entry->d_name, \"..\")) continue;", "hidden files are read", [T]),
+    ("text_collect", "&& !S_ISLNK(status.st_mode)", "", "links are followed, also in a circle", [T]),
+
+    # Tools of the kernels
+    ("lanes_total", "lane[i] + lane[i + LANES / 2]", "lane[i] + lane[i]", "half of the lanes are lost", [K]),
+    ("dot_product", "for (int j = 0; i < N; i++, j++)", "for (int j = 0; i + 1 < N; i++, j++)",
+     "the last element is lost", [K]),
+    ("exponential", "1.0f / 24", "1.0f / 25", "a coefficient", [K]),
+    ("exponential", "2.12194440e-4f", "2.1e-4f", "the second part of ln 2", [K]),
+    ("exponential", "x < -86.0f ? -86.0f", "x < -8.6f ? -8.6f", "small probabilities are not", [K]),
+
+    # Embedding
+    ("embedding_forward", "token[c] + place[c]", "token[c] - place[c]", "a sign", [K]),
+    ("embedding_forward", "wpe + bt % T * C", "wpe + bt / T * C", "the place is the sequence's number", [K]),
+    ("embedding_forward", "(size_t)tokens[bt] * C", "(size_t)tokens[bt % T] * C", "all sequences are the first", [K]),
+    ("embedding_backward", "dwte + (size_t)tokens[bt] * C + c0", "dwte + (size_t)tokens[0] * C + c0",
+     "one token gets all the gradient", [K]),
+    ("embedding_backward", "dwpe + bt % T * C + c0", "dwpe + c0", "one place gets all the gradient", [K]),
+    ("embedding_backward", "scaled_add(dwpe + bt % T * C + c0, 1.0f, dx_bt, n);", "", "places do not learn", [K]),
+    ("embedding_backward", "C - c0 < SLICE ? C - c0 : SLICE", "SLICE", "the last slice is too wide", [K]),
+
+    # Layer norm
+    ("LAYERNORM_EPS", "1e-5f", "1e-3f", "eps", [K]),
+    ("layernorm_forward", "squares / (double)C + LAYERNORM_EPS", "squares / (double)C", "no eps", [K]),
+    ("layernorm_forward", "squares / (double)C + LAYERNORM_EPS", "squares / (double)(C - 1) + LAYERNORM_EPS",
+     "C - 1 for C", [K]),
+    ("layernorm_forward", "1.0 / sqrt(squares / (double)C + LAYERNORM_EPS)",
+     "1.0 / (sqrt(squares / (double)C) + LAYERNORM_EPS)", "eps outside the root", [K]),
+    ("layernorm_forward", "(x_n[c] - m) * r * weight[c]", "x_n[c] * r * weight[c]", "the mean is not taken off", [K]),
+    ("layernorm_forward", "(x_n[c] - m) * r * weight[c]", "(x_n[c] - m) * r", "no weight", [K]),
+    ("layernorm_forward", "y_n[c] += bias[c]", "y_n[c] -= bias[c]", "a sign", [K]),
+    ("layernorm_forward", "rstd[n] = r", "rstd[n] = r * r", "what is saved is not what was used", [K]),
+    ("layernorm_forward", "squares += (double)(x_n[c] - m) * (x_n[c] - m)", "squares += (double)(x_n[c] - m) * x_n[c]",
+     "a centred factor missing in the tail", [K]),
+    ("layernorm_backward", "dx_n[c] += r", "dx_n[c] = r", "sets where it should add", [K]),
+    ("layernorm_backward", "- g_mean - z * gz_mean", "- z * gz_mean", "the second term is missing", [K]),
+    ("layernorm_backward", "- g_mean - z * gz_mean", "- g_mean", "the third term is missing", [K]),
+    ("layernorm_backward", "- g_mean - z * gz_mean", "- g_mean + z * gz_mean", "a sign", [K]),
+    ("layernorm_backward", "(dy_n[c] * weight[c] - g_mean", "(dy_n[c] - g_mean", "no weight", [K]),
+    ("layernorm_backward", "r * (dy_n[c] * weight[c]", "(dy_n[c] * weight[c]", "a factor", [K]),
+    ("layernorm_backward", "((x_n[c] - mean[n]) * rstd[n])", "(x_n[c] - mean[n])", "dweight without rstd", [K]),
+    ("layernorm_backward", "dweight[c0 + c] += ", "dweight[c0 + c] = ", "dweight does not accumulate", [K]),
+    ("layernorm_backward", "dbias[c0 + c] += ", "dbias[c0 + c] = ", "dbias does not accumulate", [K]),
+
+    # Linear layer
+    ("matmul_forward", "bias, N, O, C, false", "NULL, N, O, C, false", "no bias", [K]),
+    ("matmul_forward", "bias, N, O, C, false", "bias, N, O, C, true", "adds where it should set", [K]),
+    ("matmul_backward", "C, O, N, true", "C, O, N, false", "dweight does not accumulate", [K]),
+    ("matmul_backward", "(Matrix){weight, 1, O}", "(Matrix){weight, O, 1}", "the weight is not transposed", [K]),
+    ("matmul_backward", "(Matrix){x, 1, C}", "(Matrix){x, C, 1}", "the input is not transposed", [K]),
+    ("matmul_backward", "if (dbias) column_sums_add(dbias, dy, N, O);", "", "no dbias", [K]),
+    ("column_sums_add", "sums[o0 + o] += ", "sums[o0 + o] = ", "dbias does not accumulate", [K]),
+    ("column_sums_add", "sum[o] += y[n * O + o0 + o]", "sum[o] += y[n * O + o]", "the second slice is the first", [K]),
+
+    # Dropout
+    ("dropout_factor", "1.0f / (1.0f - dropout.rate)", "1.0f", "what stays is not scaled", [K]),
+    ("dropout_factor", "1.0f / (1.0f - dropout.rate)", "1.0f / dropout.rate", "scaled by the wrong share", [K]),
+    ("dropout_factor", ">= dropout.rate", "< dropout.rate", "drops what it should keep", [K]),
+    ("dropout_factor", "dropout.first + i", "i", "micro-batches draw the same masks", [K]),
+    ("dropout_backward", "dropout_forward(dx, dy, N, dropout)",
+     "dropout_forward(dx, dy, N, (Dropout){dropout.rate, dropout.key + 1, dropout.first})",
+     "another mask than the forward pass had", [K]),
+
+    # Attention, plain
+    ("attention_forward_plain", "score > maximum ? score : maximum", "0.0f", "no maximum", [K]),
+    ("attention_forward_plain", "y_t[d] * shrink +", "y_t[d] +", "what was summed does not shrink", [K]),
+    ("attention_forward_plain", "1.0f / sqrtf((float)D)", "1.0f / (float)D", "the scale", [K]),
+    ("attention_backward_plain", "(dp - sum_p_dp)", "dp", "the softmax's second term", [K]),
+    ("attention_backward_plain", "scaled_add(dk + s * 3 * C, ds,", "scaled_add(dk + s * 3 * C, -ds,", "a sign", [K]),
+    ("attention_backward_plain", "scaled_add(dv + s * 3 * C, f * p,", "scaled_add(dv + s * 3 * C, p,",
+     "dv without dropout", [K]),
+
+    # Attention in tiles
+    ("scores_compute", "depth, d > 0", "depth, false", "a deep head keeps its last part only", [K]),
+    ("strip_product_add", "from + d, &panel_pitch", "from, &panel_pitch", "all panels are the first", [K]),
+    ("attention_queries", "float score = S[s * TILE_COLUMNS + t] * scale", "float score = S[s * TILE_COLUMNS + t]",
+     "no scale", [K]),
+    ("attention_queries", "sum[t] *= shrink[t];", "", "the sum does not shrink", [K]),
+    ("attention_queries", "y[t * y_pitch + d] *= shrink[t]", "y[t * y_pitch + d] *= 1.0f", "the result does not shrink", [K]),
+    ("attention_queries", "score > maximum[t] ? score : maximum[t]", "0.0f", "no maximum", [K]),
+    ("attention_queries", "maximum[t] + logf(sum[t])", "logf(sum[t])", "lse without the maximum", [K]),
+    ("attention_queries", "t0 + t, s0 + s)", "t, s0 + s)", "dropout's element", [K]),
+    ("attention_queries", "*= 1.0f / sum[t]", "*= 1.0f", "no division by the sum", [K]),
+    ("attention_queries", "v + s0 * kv_pitch", "v", "all strips have the first values", [K]),
+    ("attention_queries", "rows = t0 + count - s0 < STRIP ? t0 + count - s0 : STRIP",
+     "rows = count - 1 + t0 - s0 < STRIP ? count - 1 + t0 - s0 : STRIP", "the last key is left out", [K]),
+    ("attention_forward", "dropout.first + bh * T * T", "dropout.first + h * T * T", "all sequences have one mask", [K]),
+    ("attention_forward", "lse + bh * T + t0", "lse + h * T + t0", "lse in the wrong row", [K]),
+    ("attention_forward", "*k = q + C, *v = k + C", "*k = q + C, *v = q + C", "keys for values", [K]),
+    ("attention_queries_backward", "- sum_p_dp[t]) * scale", "- sum_p_dp[t])", "no scale", [K]),
+    ("attention_queries_backward", "- sum_p_dp[t]) * scale", ") * scale", "the softmax's second term", [K]),
+    ("attention_queries_backward", "P[i] = s0 + s <= t0 + t ? p : 0.0f", "P[i] = p", "no mask", [K]),
+    ("attention_queries_backward", "P[i] = s0 + s <= t0 + t ? p : 0.0f", "P[i] = s0 + s < t0 + t ? p : 0.0f",
+     "the mask takes the token itself", [K]),
+    ("attention_queries_backward", "P[i] *= f;", "", "dv without dropout", [K]),
+    ("attention_queries_backward", "(f * dS[i]", "(dS[i]", "dP without dropout", [K]),
+    ("attention_queries_backward", "lse_t[t] = lse[t]", "lse_t[t] = lse[0]", "one lse for all", [K]),
+    ("attention_queries_backward", "dot_product(dy + t * C, y + t * C, D)", "dot_product(dy + t * C, y, D)",
+     "the wrong row of y", [K]),
+    ("attention_backward", "memset(dv + t * 3 * C, 0, D * sizeof *dv);", "", "adds dv to what was there", [K]),
+    ("attention_backward", "dropout.first + bh * T * T", "dropout.first + h * T * T", "all sequences have one mask", [K]),
+
+    # GELU, residual
+    ("gelu_exponential", "0.044715f * x * x * x", "0.044715f * x * x", "a factor x", [K]),
+    ("gelu_exponential", "-2.0f * SQRT_2_OVER_PI", "-SQRT_2_OVER_PI", "a factor 2", [K]),
+    ("gelu_backward", "1.0f + 3.0f * 0.044715f", "1.0f + 0.044715f", "a factor 3", [K]),
+    ("gelu_backward", "(s + x[i] * 2.0f", "(s - x[i] * 2.0f", "a sign", [K]),
+    ("gelu_backward", "s * (e * s) * du", "s * (e * s)", "du/dx is missing", [K]),
+    ("gelu_backward", "dx[i] = dy[i] * (", "dx[i] = (", "dy is missing", [K]),
+    ("residual_forward", "x[i] + branch[i]", "x[i] - branch[i]", "a sign", [K]),
+    ("residual_backward", "dx[i] = dbranch[i] = dy[i]", "dx[i] = dy[i]", "the branch gets no gradient", [K]),
+    ("residual_backward", "dx[i] = dbranch[i] = dy[i]", "dx[i] += dbranch[i] = dy[i]", "adds where it should set", [K]),
+
+    # Output head and loss
+    ("unembedding_forward", "NULL, N, V, C, false", "NULL, N, V, C, true", "adds where it should set", [K]),
+    ("unembedding_backward", "V, C, N, true", "V, C, N, false", "dwte does not accumulate", [K]),
+    ("unembedding_backward", "(Matrix){dlogits, 1, V}", "(Matrix){dlogits, V, 1}", "not transposed", [K]),
+    ("cross_entropy_forward", "logit[v] > maximum ? logit[v] : maximum", "maximum", "the maximum is the first logit", [K]),
+    ("cross_entropy_forward", "log_sum - (logit[targets[n]] - maximum)", "log_sum - logit[targets[n]]",
+     "the maximum is left out", [K]),
+    ("cross_entropy_forward", "lse[n] = maximum + log_sum", "lse[n] = log_sum", "lse without the maximum", [K]),
+    ("cross_entropy_forward", "targets[n] < 0 ? 0.0f : log_sum", "targets[n] < 0 ? log_sum : log_sum",
+     "a loss where none is asked for", [K]),
+    ("cross_entropy_backward", "-= weight", "-= 1.0f", "the target's weight", [K]),
+    ("cross_entropy_backward", "-= weight", "+= weight", "a sign", [K]),
+    ("cross_entropy_backward", "weight / lanes_total(lane)", "1.0f / lanes_total(lane)", "every token weighs 1", [K]),
+    ("cross_entropy_backward", "targets[n] < 0 ? 0.0f : dlosses[n]", "dlosses[n]", "a gradient where none is asked for", [K]),
+
+    # The matrix product
+    ("matrix_product_plain", "bias ? bias[n] : 0", "0", "no bias", [K]),
+    ("matrix_product_plain", "A.at[m * A.row + k * A.column]", "A.at[m * A.row + k]", "A's column stride", [K]),
+    ("tile_multiply", "sum[r][j] += a_rk * b[j]", "sum[r][j] = a_rk * b[j]", "only the last k counts", [K]),
+    ("tile_multiply", "if (add) start = vector_load(to);", "if (0) start = vector_load(to);", "whole tiles do not add", [K]),
+    ("panel_multiply", "add ? row[r * pitch + n] : bias", "bias", "tiles at the border do not add", [K]),
+    ("panel_multiply", "n < columns; n++", "n + 1 < columns; n++", "the last column is left out", [K]),
+    ("tile_multiply", "vector_load(bias + j * WIDTH)", "vector_load(bias)", "the second vector's bias", [K]),
+    ("panel_multiply", "M - m < TILE_ROWS ? M - m : TILE_ROWS", "TILE_ROWS", "the last tile is too high", [K]),
+    ("panel_pack", "b[i * B.row + n * B.column]", "b[i * B.row + n]", "B's column stride", [K]),
+    ("panel_pack", "B.at + k0 * B.row", "B.at", "every panel is the first in depth", [K]),
+    ("panel_pack", "i < k + WIDTH; i++", "i + 1 < k + WIDTH; i++", "a row of each square is left out", [K]),
+    ("matrix_product", "add || k0 > 0", "add", "only the last panel in depth counts", [K]),
+    ("matrix_product", "m * A.row + k0 * A.column", "m * A.row", "A's depth", [K]),
+    ("matrix_product", "K - k0 < piece ? K - k0 : piece", "piece", "the last panel is too deep", [K]),
+    ("matrix_product", "result + m * pitch + n0 + n", "result + m * pitch + n", "the second group of panels", [K]),
+    ("matrix_product", "task / panels * block_rows", "task % blocks * block_rows", "tasks are dealt out wrongly", [K]),
+
+    # The model
+    ("tensor_describe", "t.decay = t.rank == 2", "t.decay = true", "norms and biases decay", [M]),
+    ("tensor_describe", "0.02f / sqrtf(2.0f * (float)config->layers)", "0.02f", "residual projections start too large", [M, R]),
+    ("tensor_describe", "t.deviation = 0.02f;", "t.deviation = 0.2f;", "weights start too large", [M, R]),
+    ("tensor_describe", "START_ONE ? 1.0f : 0.0f", "START_ONE ? 0.0f : 0.0f", "norms start at 0", [M, R]),
+    ("tensor_describe", "&& !config->bias", "", "a model never has biases", [M, F]),
+    ("gpt_initialize", "RANDOM_WEIGHTS), i)", "RANDOM_WEIGHTS), 0)", "all tensors start alike", [M, R]),
+    ("dropout_site", "a->dropout_first * per_sequence", "a->dropout_first", "micro-batches draw shifted masks", [M, R]),
+    ("dropout_site", "random_bits(a->dropout_key, site)", "random_bits(a->dropout_key, 0)", "one mask for all places", [M]),
+    ("dropout_site", "a->dropout_key ? gpt->config.dropout : 0", "gpt->config.dropout", "dropout in evaluation", [M, R]),
+    ("gpt_embed", "if (dropout.rate > 0) dropout_forward(a->x, a->x, B * T * C, dropout);", "",
+     "no dropout of the embedding", [M]),
+    ("gpt_block_forward", "weight_of(gpt, QKV_B, l)", "weight_of(gpt, QKV_B, 0)", "another layer's bias", [M]),
+    ("gpt_block_forward", "residual_forward(y.x_next, y.middle, a->branch, N * C)",
+     "residual_forward(y.x_next, y.x, a->branch, N * C)", "the stream leaves attention out", [M]),
+    ("gpt_block_forward", "2 + 3 * l", "3 + 3 * l", "two places share a mask", [M]),
+    ("gpt_block_forward", "if (after2.rate > 0) dropout_forward(a->branch, a->branch, N * C, after2);", "",
+     "no dropout of the MLP", [M]),
+    ("gpt_block_backward", "if (after1.rate > 0) dropout_backward(a->dbranch, a->dbranch, N * C, after1);", "",
+     "backward without dropout", [M]),
+    ("gpt_block_backward", "y.ln2_mean, y.ln2_rstd, y.middle, weight_of(gpt, LN2_W, l), N, C)",
+     "y.ln2_mean, y.ln2_rstd, y.x, weight_of(gpt, LN2_W, l), N, C)", "the second norm's input", [M]),
+    ("gpt_block_backward", "gradient_of(gpt, PROJ_B, l)", "gradient_of(gpt, PROJ_B, 0)", "another layer's bias", [M]),
+    ("gpt_block_backward", "gelu_backward(a->dwide, a->dwide, y.fc, N * F)",
+     "gelu_backward(a->dwide, a->dwide, a->gelu, N * F)", "GELU's output for its input", [M]),
+    ("gpt_embed_backward", "if (dropout.rate > 0) dropout_backward(a->dx, a->dx, B * T * C, dropout);", "",
+     "backward without the embedding's dropout", [M]),
+    ("gpt_backward_hidden", "memset(a->dx, 0, N * C * sizeof *a->dx);", "", "the last step's gradient is added", [M]),
+    ("gpt_backward_hidden", "layer_of(a, &gpt->config, L).x", "layer_of(a, &gpt->config, 0).x", "the wrong stream", [M]),
+    ("gpt_backward", "head_backward(gpt, a, targets, dlosses, n, rows)", "head_backward(gpt, a, targets, dlosses, 0, rows)",
+     "all pieces of logits are the first", [M]),
+    ("head_backward", "a->dnorm + n * C", "a->dnorm", "pieces overwrite each other", [M]),
+    ("gpt_head_forward", "targets + n, rows", "targets, rows", "all pieces have the first targets", [M]),
+    ("gpt_forward_backward", "head_backward(gpt, a, targets, dlosses, n, rows);", "", "the head does not learn", [M, R]),
+
+    # The optimizer
+    ("learning_rate", "(float)(step + 1)", "(float)step", "the first step has the rate 0", [M]),
+    ("learning_rate", "* 0.5 * (1.0 + cos(", "* 0.5 * (1.0 - cos(", "the cosine rises", [M]),
+    ("learning_rate", "(double)(s->steps - start)", "(double)s->steps", "the schedule does not reach its end", [M]),
+    ("learning_rate", "s->steps - s->cooldown", "s->cooldown", "the trapezoid falls too early", [M]),
+    ("learning_rate", "if (step >= s->steps) return s->min_lr;", "", "behind the end the rate goes on falling", [M]),
+    ("gradient_norm", "return sqrt(total)", "return total", "no root", [K]),
+    ("gradient_norm", "N * (piece + 1) / PIECES", "N / PIECES * (piece + 1)", "the rest of the division is left out", [K]),
+    ("gradient_norm", "for (int j = 0; i < end; i++, j++)", "for (int j = 0; i + 1 < end; i++, j++)",
+     "the last element of a piece is left out", [K]),
+    ("adamw_update", "(sqrtf(v[i] * v_scale) + eps)", "sqrtf(v[i] * v_scale + eps)", "eps inside the root", [K]),
+    ("adamw_update", "m[i] * m_scale /", "m[i] /", "m is not corrected", [K]),
+    ("adamw_update", "sqrtf(v[i] * v_scale)", "sqrtf(v[i])", "v is not corrected", [K]),
+    ("adamw_update", "(1.0f - beta2) * g * g", "(1.0f - beta2) * g", "not squared", [K]),
+    ("adamw_update", "weight_decay * w[i] +", "-weight_decay * w[i] +", "weights grow instead of decaying", [K]),
+    ("adamw_update", "w[i] -= lr * (weight_decay * w[i] +", "w[i] -= weight_decay * w[i] + lr * (",
+     "the decay without the learning rate", [K]),
+    ("adamw_update", "gradient[i] * gradient_scale", "gradient[i]", "no clipping", [K]),
+    ("adamw_update", "gradient[i] = 0;", "", "the gradient is not cleared", [K, M]),
+    ("adamw_update", "pow(beta1, (double)step)", "pow(beta1, (double)step + 1)", "steps count from 2", [K]),
+    ("optimizer_step", "t->decay ? o->weight_decay : 0.0f", "o->weight_decay", "everything decays", [M]),
+    ("optimizer_step", "norm > o->clip", "norm < o->clip", "clips the small ones", [M]),
+    ("optimizer_step", "if (!isfinite(norm)) return norm;", "", "a gradient of NaN is used", [R, M]),
+
+    # Checkpoints
+    ("safetensors_entry", "limits[1] > space || ", "", "offsets beyond the file", [F]),
+    ("safetensors_entry", "limits[1] - limits[0] != bytes", "limits[1] - limits[0] < bytes", "offsets that hold more than the shape", [F]),
+    ("safetensors_entry", "t.shape[d] && bytes > space / t.shape[d]", "0", "a product of dimensions that overflows", [F]),
+    ("safetensors_open", "header > file->size - 8", "header > file->size", "a header beyond the file", [F]),
+    ("weights_write", "(uint64_t)padded >> 8 * i", "(uint64_t)length >> 8 * i", "the length of the header", [F]),
+    ("weights_write", "zeros ? zeros :", "zeros ? gpt->weights :", "biases that the model has not", [F]),
+    ("model_read", "!isfinite(gpt->weights[i])", "0", "weights that are NaN", [F]),
+    ("model_read", "shape[0] != t->shape[0] ||", "", "another shape", [F]),
+    ("config_problem", "c->channels % c->heads", "0", "heads that do not divide the channels", [F]),
+    ("config_write", "config->bias ? \"true\" : \"false\"", "\"true\"", "a model without biases comes back with them", [F]),
+
+    # Inference
+    ("decode_block", "keys + (cache->length + r) * C", "keys + r * C", "the cache overwrites its first keys", [M]),
+    ("decode_block", "cache->qkv + r * 3 * C + 2 * C", "cache->qkv + r * 3 * C + C", "keys for values", [M]),
+    ("decode_block", "cache->length + r, 1,", "r, 1,", "a query sees the last tokens only", [M]),
+    ("gpt_decode", "weight_of(gpt, WPE, 0) + cache->length * C", "weight_of(gpt, WPE, 0)", "every token stands first", [M]),
+    ("gpt_decode", "cache->x + (rows - 1) * C", "cache->x", "logits of the first token", [M]),
+    ("token_sample", "logits[v] > logits[best]", "logits[v] >= logits[best]", "of equals the last one", [S]),
+    ("token_sample", "/ s->temperature)", "* s->temperature)", "the temperature turned around", [S]),
+    ("token_sample", "n = s->top_k", "n = s->top_k + 1", "one token too many", [S]),
+    ("token_sample", "sum < s->top_p * total", "sum < s->top_p", "top-p forgets what top-k left", [S]),
+    ("token_sample", "(kept == 0 || sum < s->top_p * total)", "(kept == 0 || sum + room[kept].weight < s->top_p * total)",
+     "one token too few", [S]),
+    ("token_sample", "u * total < sum", "u < sum", "weights taken for probabilities", [S]),
+    ("candidate_compare", "(x->weight < y->weight) - (x->weight > y->weight)", "(x->weight > y->weight) - (x->weight < y->weight)",
+     "the least likely first", [S]),
+    ("text_generate", "tokens + context - keep", "tokens", "the wrong half is kept", [S]),
+    ("text_generate", "length = keep; cache->length = 0;", "length = keep; cache->length = keep;", "the cache is not read again", [S]),
+    ("text_generate", "prompt_count > context ? prompt_count - context : 0", "0", "a long prompt overflows the window", [S]),
+    ("text_generate", "random_bits(seed, RANDOM_SAMPLING), i)", "random_bits(seed, RANDOM_SAMPLING), 0)", "one draw for all tokens", [S]),
+    ("text_generate", "|| fflush(out) != 0", "", "text comes late", [S]),
+
+    # The loop
+    ("batch_gradient", "1.0f / (float)(batch * T)", "1.0f / (float)(B * T)", "micro-batches weigh too much", [R]),
+    ("batch_gradient", "RANDOM_DROPOUT), step) | 1", "RANDOM_DROPOUT), step) * 0", "no dropout in training", [R]),
+    ("batch_gradient", "run->dlosses, B, T, key, first)", "run->dlosses, B, T, key, 0)", "micro-batches share their masks", [R]),
+    ("batch_gradient", "step, first, B, run->inputs", "step, 0, B, run->inputs", "micro-batches read the same", [R]),
+    ("split_evaluate", "(int32_t)token[1]", "(int32_t)token[0]", "evaluation asks for what it was told", [R]),
+    ("split_evaluate", "sum / log(2.0)", "sum", "nats for bits", [R]),
+    ("validation_run", "e.loss < run->best_loss", "e.loss > run->best_loss", "the worst model is the best", [R]),
+    ("evaluation_run", "run->bad_evaluations >= o->patience", "run->bad_evaluations > o->patience", "one evaluation too patient", [R]),
+    ("evaluation_run", "if (improved) model_write", "if (0) model_write", "the best model is not kept", [R]),
+    ("run_train", "if (!isfinite(loss) || !isfinite(norm))", "if (0)", "training goes on with NaN", [R]),
+    ("run_train", "learning_rate(&run->schedule, step)", "learning_rate(&run->schedule, 0)", "the schedule stands still", [R]),
+]
+
+
+class Place(Exception):
+    pass
+
+
+def code_of(text, name):
+    """Start and end of the function or table `name`: from the line at the margin that opens it to the next line that
+    begins with a closing brace, or to the end of the line for a constant."""
+    for match in re.finditer(r"^(?=[A-Za-z_])[^\n;]*\b%s\b[^\n]*" % re.escape(name), text, re.M):
+        line = match.group(0)
+        if re.search(r"=\s*[^{;]+;", line):  # a constant
+            return match.start(), match.end()
+        opening = re.compile(r"\b%s\b\s*(\([^{]*?\)|\[[^;{]*\]\s*=|\s*=)\s*\{" % re.escape(name))
+        if opening.search(text, match.start(), match.start() + 1500):
+            found = opening.search(text, match.start())
+            if text.count("\n\n", match.start(), found.end()):
+                continue  # a prototype, and the definition further down
+            return match.start(), text.index("\n}", found.end()) + 2
+    raise Place("there is no function or table %s" % name)
+
+
+def fault_plant(text, fault):
+    name, old, new = fault[:3]
+    start, end = code_of(text, name)
+    pattern = re.compile(r"\s+".join(re.escape(word) for word in old.split()))
+    found = [m for m in pattern.finditer(text, start, end)]
+    if len(found) != 1:
+        raise Place("%s holds %d times: %s" % (name, len(found), old))
+    return text[:found[0].start()] + new + text[found[0].end():]
+
+
+running, running_lock = set(), threading.Lock()
+
+
+def command(arguments, folder, limit, environment):
+    """Runs a program to its first line that begins with FAIL, or to its end.  Returns the exit status (None: it took
+    too long) and the lines, of which a failed check is the last one."""
+    process = subprocess.Popen(arguments, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               stdin=subprocess.DEVNULL, start_new_session=True, errors="replace")
+    with running_lock:
+        running.add(process)
+    late = []
+
+    def stop():
+        late.append(True)
+        os.killpg(process.pid, signal.SIGKILL)
+
+    timer = threading.Timer(limit, stop)
+    timer.start()
+    lines = []
+    for line in process.stdout:
+        lines.append(line.rstrip("\n"))
+        if line.startswith("FAIL"):
+            break
+    try:
+        os.killpg(process.pid, signal.SIGKILL if lines and lines[-1].startswith("FAIL") else 0)
+    except ProcessLookupError:
+        pass
+    process.stdout.close()
+    status = process.wait()
+    timer.cancel()
+    with running_lock:
+        running.discard(process)
+    return (None if late else status), lines
+
+
+def environment_make():
+    environment = dict(os.environ, TRAIN="build/train", TRAIN_PLAIN="build/train", OMP_NUM_THREADS="1", LC_ALL="C")
+    return environment
+
+
+def tests_run(folder, tests, compiler):
+    """Compiles and runs test programs until one fails.  Returns (program, what failed), or None."""
+    environment = environment_make()
+    for test in tests:
+        programs = ["tests/test_%s.c" % test] + (["train.c"] if test in ("training", "files") else [])
+        for source in programs:
+            out = "build/" + os.path.basename(source)[:-2]
+            status, lines = command([compiler] + FLAGS + [source, "-o", out, "-lm"], folder, 300, environment)
+            if status != 0:
+                return "compiler", (lines or ["it failed"])[0]
+        status, lines = command(["build/test_" + test], folder, LIMIT, environment)
+        last = lines[-1] if lines else ""
+        if last.startswith("FAIL"):
+            return "test_" + test, re.sub(r"\s+", " ", last[4:]).strip()
+        if status is None:
+            return "test_" + test, "did not end within %d s" % LIMIT
+        if status != 0 or not re.match(r"\d+ passed, 0 failed", last):
+            return "test_" + test, "ended with status %s: %s" % (status, last)
+    return None
+
+
+def folder_make(text):
+    """A copy of what the tests need, with `text` as train.c."""
+    folder = tempfile.mkdtemp(prefix="planted-")
+    os.mkdir(os.path.join(folder, "build"))
+    with open(os.path.join(folder, "train.c"), "w") as file:
+        file.write(text)
+    shutil.copy(os.path.join(ROOT, "tokenizer.c"), folder)
+    os.symlink(os.path.join(ROOT, "tests", "reference"), os.path.join(folder, "reference"))
+    os.mkdir(os.path.join(folder, "tests"))
+    for name in os.listdir(os.path.join(ROOT, "tests")):
+        if name.endswith(".c"):
+            shutil.copy(os.path.join(ROOT, "tests", name), os.path.join(folder, "tests"))
+    os.symlink(os.path.join(ROOT, "tests", "reference"), os.path.join(folder, "tests", "reference"))
+    return folder
+
+
+def fault_try(text, fault, tests, compiler):
+    folder = folder_make(fault_plant(text, fault) if fault else text)
+    try:
+        first = [test for test in fault[4] if test in tests] if fault else []
+        return tests_run(folder, first + [test for test in tests if test not in first], compiler)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("words", nargs="*", help="numbers of rows, or words that a row must hold")
+    parser.add_argument("--jobs", type=int, default=2, help="how many faults at a time (2)")
+    parser.add_argument("--list", action="store_true", help="only show the table")
+    parser.add_argument("--no-baseline", action="store_true", help="do not run the unchanged program first")
+    options = parser.parse_args()
+    if options.jobs < 1:
+        parser.error("--jobs must be at least 1")
+    compiler = os.environ.get("CC", "cc")
+    with open(os.path.join(ROOT, "train.c")) as file:
+        text = file.read()
+    chosen = [(i + 1, fault) for i, fault in enumerate(FAULTS)
+              if not options.words or str(i + 1) in options.words or
+              any(not word.isdigit() and word in " ".join(fault[:4]) for word in options.words)]
+    if not chosen:
+        parser.error("no row holds any of these words")
+    if options.list:
+        for number, fault in chosen:
+            print("%3d  %-27s %s\n     %-27s %s\n     %-27s %s" % (number, fault[0], fault[3], "", fault[1], "", fault[2] or "(nothing)"))
+        return 0
+
+    start, passed, failed = time.time(), 0, 0
+    tests = [test for test in TESTS if os.path.exists(os.path.join(ROOT, "tests", "test_%s.c" % test))]
+    pool = concurrent.futures.ThreadPoolExecutor(options.jobs)
+    try:
+        if not options.no_baseline:
+            # Every test program on the unchanged file: a test that fails anyway would catch everything.
+            for test, result in zip(tests, pool.map(lambda t: fault_try(text, None, [t], compiler), tests)):
+                if result:
+                    print("FAIL  unchanged, %s: %s" % result)
+                    failed += 1
+                else:
+                    print("ok    unchanged, test_%s: passes" % test)
+                    passed += 1
+            if failed:
+                print("%d passed, %d failed" % (passed, failed))
+                return 1
+
+        def attempt(row):
+            try:
+                return fault_try(text, row[1], tests, compiler)
+            except Place as problem:
+                return problem
+
+        futures = [(row, pool.submit(attempt, row)) for row in chosen]
+        for (number, fault), future in futures:
+            result = future.result()
+            row = "%3d  %-27s %-45s" % (number, fault[0], fault[3])
+            if isinstance(result, Place):
+                print("FAIL  %s the table does not fit the code: %s" % (row, result))
+            elif result is None:
+                print("FAIL  %s MISSED by all of: %s" % (row, " ".join(tests)))
+            elif result[0] == "compiler":
+                print("FAIL  %s does not compile: %s" % (row, result[1][:100]))
+            else:
+                print("ok    %s caught by %s: %s" % (row, result[0], result[1][:110]))
+            good = isinstance(result, tuple) and result[0] != "compiler"
+            passed, failed = passed + good, failed + (not good)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        for _, future in futures:
+            future.cancel()
+        with running_lock:
+            for process in running:
+                os.killpg(process.pid, signal.SIGKILL)
+        print("interrupted")
+        return 1
+    print("%d faults in %.0f s" % (len(chosen), time.time() - start))
+    print("%d passed, %d failed" % (passed, failed))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

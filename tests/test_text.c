@@ -1,0 +1,502 @@
+/* test_text.c - random numbers, texts, splits and batches: everything before the first kernel.
+ *
+ *     cc -std=gnu11 -O3 tests/test_text.c -o build/test_text -lm && build/test_text
+ *
+ * Where a number is drawn at random, the seeds are fixed, and the tolerance is at least 5 standard
+ * deviations of what true random numbers would give: with some hundred comparisons, a right
+ * program would fail about once in ten thousand choices of the seeds, and these seeds are chosen.
+ */
+#define TRAIN_NO_MAIN
+#include "../train.c"
+#include "check.c"
+#include "child.c"
+
+/* --- Random numbers ------------------------------------------------------------------------ */
+
+/* How far a sum of `n` draws is from what was expected, in standard deviations. */
+static double sigmas(double sum, double expected, double variance) {
+    return fabs(sum - expected) / sqrt(variance);
+}
+
+/* Pearson's chi-square for counts that should all be `expected`, as a distance from its mean, bins - 1,
+ * in standard deviations, sqrt(2 (bins - 1)).  Its upper tail is longer than the normal
+ * distribution's, so 6 of them are allowed. */
+static double chi_square(const size_t *counts, size_t bins, double expected) {
+    double sum = 0;
+    for (size_t i = 0; i < bins; i++) {
+        double difference = (double)counts[i] - expected;
+        sum += difference * difference / expected;
+    }
+    return (sum - (double)(bins - 1)) / sqrt(2.0 * (double)(bins - 1));
+}
+
+static void test_random_bits(void) {
+    /* The first values of SplitMix64 from the seed 1234567, as its other implementations print them. */
+    static const uint64_t known[] = {6457827717110365317u, 3203168211198807973u, 9817491932198370423u,
+                                     4593380528125082431u, 16408922859458223821u};
+    size_t equal = 0;
+    for (uint64_t i = 0; i < 5; i++) equal += random_bits(1234567, i) == known[i];
+    check(equal == 5, "random_bits: SplitMix64's own first values: %zu of 5", equal);
+
+    /* Each of the 64 bits must be 1 half of the time, in the sequence of one key, in the first draws of
+     * neighbouring keys, and in keys that nest as a run's keys do. */
+    enum { DRAWS = 100000 };
+    static const char *const ways[] = {"one key, indices 0, 1, 2 ...", "keys 0, 1, 2 ..., one index",
+                                       "nested keys, as steps and layers"};
+    for (int way = 0; way < 3; way++) {
+        size_t ones[64] = {0}, flips[64] = {0};
+        uint64_t before = 0;
+        for (uint64_t i = 0; i <= DRAWS; i++) {
+            uint64_t bits = way == 0 ? random_bits(1, i) : way == 1 ? random_bits(i, 7)
+                          : random_bits(random_bits(random_bits(3, RANDOM_DROPOUT), i / 10), i % 10);
+            for (int bit = 0; bit < 64; bit++) {
+                if (i < DRAWS) ones[bit] += bits >> bit & 1;
+                if (i > 0) flips[bit] += (bits ^ before) >> bit & 1;
+            }
+            before = bits;
+        }
+        double worst_ones = 0, worst_flips = 0;
+        for (int bit = 0; bit < 64; bit++) {
+            worst_ones = fmax(worst_ones, sigmas((double)ones[bit], DRAWS / 2.0, DRAWS / 4.0));
+            worst_flips = fmax(worst_flips, sigmas((double)flips[bit], DRAWS / 2.0, DRAWS / 4.0));
+        }
+        check(worst_ones < 5, "random_bits: bits are 1 half the time, %-34s %.2f sigma, at most 5",
+              ways[way], worst_ones);
+        check(worst_flips < 5, "random_bits: neighbours differ in half of them, %-29s %.2f sigma, at most 5",
+              ways[way], worst_flips);
+    }
+
+    /* One bit changed in the key or the index should change half of the bits of the value. */
+    for (int of_key = 0; of_key < 2; of_key++) {
+        double worst = 0;
+        for (int bit = 0; bit < 64; bit++) {
+            size_t changed = 0;
+            for (uint64_t i = 0; i < 1000; i++) {
+                uint64_t one = (uint64_t)1 << bit;
+                uint64_t a = random_bits(i * 0x12345677, i), b = of_key ? random_bits(i * 0x12345677 ^ one, i)
+                                                                        : random_bits(i * 0x12345677, i ^ one);
+                changed += (size_t)__builtin_popcountll(a ^ b);
+            }
+            worst = fmax(worst, sigmas((double)changed, 32000, 16000));
+        }
+        check(worst < 5, "random_bits: one bit of the %s changes half of the value: %.2f sigma, at most 5",
+              of_key ? "key" : "index", worst);
+    }
+}
+
+static void test_random_reals(void) {
+    enum { DRAWS = 200000, BINS = 64 };
+    size_t counts[BINS] = {0};
+    double sum = 0, squares = 0, low = 1, high = 0, neighbours = 0, other_key = 0;
+    bool grid = true;
+    for (uint64_t i = 0; i < DRAWS; i++) {
+        double u = random_uniform(11, i);
+        grid = grid && u * 0x1p24 == floor(u * 0x1p24);
+        low = fmin(low, u);
+        high = fmax(high, u);
+        counts[(size_t)(u * BINS)]++;
+        sum += u;
+        squares += (u - 0.5) * (u - 0.5);
+        neighbours += (u - 0.5) * ((double)random_uniform(11, i + 1) - 0.5);
+        other_key += (u - 0.5) * ((double)random_uniform(12, i) - 0.5);
+    }
+    check(low >= 0 && low < 1e-4 && high < 1 && high > 1 - 1e-4 && grid,
+          "random_uniform: multiples of 2^-24 from %.2g to 1 - %.2g", low, 1 - high);
+    check(sigmas(sum, DRAWS / 2.0, DRAWS / 12.0) < 5, "random_uniform: mean %.5f, at most 5 sigma from 1/2",
+          sum / DRAWS);
+    check(sigmas(squares, DRAWS / 12.0, DRAWS / 180.0) < 5,
+          "random_uniform: variance %.6f, at most 5 sigma from 1/12", squares / DRAWS);
+    double chi = chi_square(counts, BINS, (double)DRAWS / BINS);
+    check(fabs(chi) < 6, "random_uniform: %d bins equally full: %.2f sigma, at most 6", BINS, chi);
+    check(sigmas(neighbours, 0, DRAWS / 144.0) < 5, "random_uniform: neighbours do not correlate: %.2f sigma, at most 5",
+          sigmas(neighbours, 0, DRAWS / 144.0));
+    check(sigmas(other_key, 0, DRAWS / 144.0) < 5, "random_uniform: neighbouring keys do not correlate: %.2f sigma, at most 5",
+          sigmas(other_key, 0, DRAWS / 144.0));
+
+    /* Moments of the normal distribution and their variances: x^k has mean 0, 1, 0, 3 and variance
+     * 1, 2, 15, 96. */
+    double moments[5] = {0}, product = 0;
+    size_t beyond[4] = {0};
+    bool finite = true;
+    for (uint64_t i = 0; i < DRAWS; i++) {
+        double x = random_normal(5, i);
+        finite = finite && isfinite(x);
+        for (int k = 1; k <= 4; k++) moments[k] += pow(x, k);
+        for (int k = 1; k <= 3; k++) beyond[k] += fabs(x) > k;
+        product += x * (double)random_normal(5, i + 1);
+    }
+    static const double mean[5] = {0, 0, 1, 0, 3}, variance[5] = {0, 1, 2, 15, 96};
+    check(finite, "random_normal: always finite");
+    for (int k = 1; k <= 4; k++)
+        check(sigmas(moments[k], mean[k] * DRAWS, variance[k] * DRAWS) < 5,
+              "random_normal: mean of x^%d is %.4f, at most 5 sigma from %.0f", k, moments[k] / DRAWS, mean[k]);
+    for (int k = 1; k <= 3; k++) {
+        double p = erfc(k / sqrt(2.0));
+        check(sigmas((double)beyond[k], p * DRAWS, p * (1 - p) * DRAWS) < 5,
+              "random_normal: share beyond %d is %.5f, at most 5 sigma from %.5f", k,
+              (double)beyond[k] / DRAWS, p);
+    }
+    check(sigmas(product, 0, DRAWS) < 5, "random_normal: neighbours do not correlate: %.2f sigma, at most 5",
+          sigmas(product, 0, DRAWS));
+}
+
+static bool is_permutation(uint64_t key, uint64_t N) {
+    bool *seen = memory_allocate(N, sizeof *seen), good = true;
+    for (uint64_t i = 0; i < N && good; i++) {
+        uint64_t place = random_permutation(key, i, N);
+        good = place < N && !seen[place];
+        if (good) seen[place] = true;
+    }
+    free(seen);
+    return good;
+}
+
+static void test_random_permutation(void) {
+    size_t good = 0, tried = 0;
+    for (uint64_t N = 1; N <= 300; N++)
+        for (uint64_t key = 0; key < 5; key++, tried++) good += is_permutation(key * 77, N);
+    check(good == tried, "random_permutation: every number once, N from 1 to 300, 5 keys: %zu of %zu", good, tried);
+    static const uint64_t sizes[] = {1023, 1024, 1025, 4095, 4096, 4097, 16384, 16385, 65537, 100003, 262145};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        check(is_permutation(i, sizes[i]), "random_permutation: every number once, N = %llu",
+              (unsigned long long)sizes[i]);
+    uint64_t huge = (uint64_t)1 << 40, below = 0;
+    for (uint64_t i = 0; i < 1000; i++) below += random_permutation(9, huge - 1 - i, huge) < huge;
+    check(below == 1000, "random_permutation: stays below N = 2^40");
+
+    /* A shuffle of N numbers leaves one of them in its place on average, with variance 1. */
+    for (int which = 0; which < 3; which++) {
+        uint64_t N = which == 0 ? 7 : which == 1 ? 100 : 1000;
+        size_t fixed = 0, shuffles = 2000;
+        for (uint64_t key = 0; key < shuffles; key++)
+            for (uint64_t i = 0; i < N; i++) fixed += random_permutation(key, i, N) == i;
+        check(sigmas((double)fixed, (double)shuffles, (double)shuffles) < 5,
+              "random_permutation: N = %4llu: %.3f numbers stay in their place, at most 5 sigma from 1",
+              (unsigned long long)N, (double)fixed / (double)shuffles);
+    }
+    /* Over the keys, a number goes to all places equally often, and keeps no neighbour. */
+    enum { N = 50, KEYS = 20000 };
+    size_t places[N] = {0}, kept = 0;
+    for (uint64_t key = 0; key < KEYS; key++) {
+        uint64_t place = random_permutation(key, 3, N);
+        places[place]++;
+        kept += random_permutation(key, 4, N) == place + 1;
+    }
+    double chi = chi_square(places, N, (double)KEYS / N), p = 1.0 / N;
+    check(fabs(chi) < 6, "random_permutation: number 3 of %d goes everywhere: %.2f sigma, at most 6", N, chi);
+    check(sigmas((double)kept, KEYS * p, KEYS * p * (1 - p)) < 5,
+          "random_permutation: numbers 3 and 4 stay together %zu times of %d, at most 5 sigma from %.0f", kept,
+          KEYS, KEYS * p);
+}
+
+/* --- Splits and batches -------------------------------------------------------------------
+ * The corpus here is 0, 1, 2, 3 ...: a token tells the place that it was taken from. */
+
+static Corpus corpus_count(size_t count) {
+    Corpus corpus = {memory_allocate(count, sizeof(uint32_t)), count, count};
+    for (size_t i = 0; i < count; i++) corpus.tokens[i] = (uint32_t)i;
+    return corpus;
+}
+
+static void test_splits(void) {
+    static const struct { size_t count; double validation, test; size_t expected[SPLITS]; } cases[] = {
+        {1000, 0.05, 0.05, {900, 50, 50}},  {1000, 0, 0, {1000, 0, 0}},       {1000, 0.1, 0, {900, 100, 0}},
+        {1000, 0, 0.1, {900, 0, 100}},      {1000, 0.45, 0.45, {100, 450, 450}}, {10, 0.05, 0.05, {9, 0, 1}},
+        {1115394, 0.05, 0.05, {1003854, 55769, 55771}}, {7, 0.2, 0.1, {4, 1, 2}}, {100, 0.3, 0.6, {10, 30, 60}},
+        {3, 0, 0.5, {1, 0, 2}}, {1, 0, 0, {1, 0, 0}}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Corpus corpus = corpus_count(cases[i].count);
+        Split s[SPLITS];
+        corpus_split(&corpus, cases[i].validation, cases[i].test, s);
+        bool sizes = true, adjacent = s[0].tokens == corpus.tokens;
+        for (int k = 0; k < SPLITS; k++) {
+            sizes = sizes && s[k].count == cases[i].expected[k];
+            if (k) adjacent = adjacent && s[k].tokens == s[k - 1].tokens + s[k - 1].count;
+        }
+        adjacent = adjacent && s[2].tokens + s[2].count == corpus.tokens + corpus.count;
+        check(sizes && adjacent, "splits of %zu, shares %g and %g: %zu + %zu + %zu, one behind the other", cases[i].count,
+              cases[i].validation, cases[i].test, s[0].count, s[1].count, s[2].count);
+        free(corpus.tokens);
+    }
+    /* Rounding must not lose or double a token, whatever the shares. */
+    bool whole = true;
+    Corpus corpus = corpus_count(1);
+    for (size_t count = 1; count < 2000; count += 7)
+        for (int v = 0; v <= 45; v += 3)
+            for (int t = 0; t <= 45; t += 5) {
+                Split s[SPLITS];
+                corpus.count = count;
+                corpus_split(&corpus, v / 100.0, t / 100.0, s);
+                whole = whole && s[0].count + s[1].count + s[2].count == count &&
+                        s[0].count <= count && s[1].count <= count && (t || s[2].count == 0) && (v || s[1].count == 0) &&
+                        fabs((double)s[1].count - v / 100.0 * (double)count) < 1.001;
+            }
+    check(whole, "splits: every token in exactly one part for 45,760 choices of size and shares");
+    check(!strcmp(SPLIT_NAMES[SPLIT_TRAIN], "train") && !strcmp(SPLIT_NAMES[SPLIT_TEST], "test"),
+          "splits: names stand in the order of the parts");
+    free(corpus.tokens);
+}
+
+/* Reads steps [0, steps) of a source and returns where each sequence begins; NULL if an input or a target
+ * is not the token that belongs there. */
+static size_t *batch_starts(const BatchSource *source, uint64_t steps, size_t mine) {
+    size_t T = source->T;
+    int32_t *inputs = memory_allocate(mine * T, sizeof *inputs), *targets = memory_allocate(mine * T, sizeof *targets);
+    size_t *starts = memory_allocate(steps * mine, sizeof *starts);
+    bool good = true;
+    for (uint64_t step = 0; step < steps; step++) {
+        memset(inputs, 0xFF, mine * T * sizeof *inputs);
+        memset(targets, 0xFF, mine * T * sizeof *targets);
+        batch_read(source, step, 0, mine, inputs, targets);
+        for (size_t b = 0; b < mine; b++) {
+            size_t start = (size_t)inputs[b * T];
+            starts[step * mine + b] = start;
+            for (size_t t = 0; t < T; t++)
+                good = good && (size_t)inputs[b * T + t] == start + t && (size_t)targets[b * T + t] == start + t + 1 &&
+                       (size_t)targets[b * T + t] < source->split->count;
+        }
+    }
+    free(inputs);
+    free(targets);
+    if (good) return starts;
+    free(starts);
+    return NULL;
+}
+
+/* Epochs: the sequences, in the order in which steps deal them out, fall into groups of `windows`; each
+ * group must hold every window exactly once. */
+static void test_epochs(size_t count, size_t T, size_t batch) {
+    Corpus corpus = corpus_count(count);
+    Split split = {corpus.tokens, count, "train"};
+    size_t windows = (count - 1) / T, slack = (count - 1) % T, epochs = 6;
+    size_t steps = (epochs * windows + batch - 1) / batch;
+    BatchSource source = {&split, batch, T, ORDER_EPOCHS, 42, 0, 1};
+    size_t *starts = batch_starts(&source, steps, batch), *again = batch_starts(&source, steps, batch);
+    check(starts && again, "epochs, %4zu tokens, T %2zu, batch %2zu: targets are the inputs shifted by one", count, T, batch);
+    if (!starts || !again) { free(starts); free(again); free(corpus.tokens); return; }
+    bool once = true, shifts = true;
+    size_t moved = 0, same_order = 0;
+    for (size_t epoch = 0; epoch < epochs; epoch++) {
+        const size_t *s = starts + epoch * windows;
+        bool *seen = memory_allocate(windows, sizeof *seen);
+        size_t shift = s[0] % T;
+        shifts = shifts && shift <= slack;
+        moved += shift != starts[0] % T;
+        for (size_t i = 0; i < windows; i++) {
+            size_t window = s[i] / T;
+            bool good = s[i] % T == shift && window < windows && !seen[window];
+            if (good) seen[window] = true;
+            once = once && good;
+        }
+        size_t same = 0;
+        for (size_t i = 0; epoch && i < windows; i++) same += s[i] / T == starts[i] / T;
+        same_order += same == windows;
+        free(seen);
+    }
+    check(once, "epochs, %4zu tokens, T %2zu, batch %2zu: each of %zu windows once in each of %zu epochs", count, T,
+          batch, windows, epochs);
+    check(shifts && (slack < 3 || moved > 0), "epochs, %4zu tokens, T %2zu, batch %2zu: the cut moves within the %zu tokens left over", count,
+          T, batch, slack);
+    if (windows > 4) check(same_order == 0, "epochs, %4zu tokens, T %2zu, batch %2zu: no epoch has the order of the first", count, T, batch);
+    check(!memcmp(starts, again, steps * batch * sizeof *starts),
+          "epochs, %4zu tokens, T %2zu, batch %2zu: the same seed gives the same batches", count, T, batch);
+    source.seed = 43;
+    size_t *other = batch_starts(&source, steps, batch), equal = 0;
+    for (size_t i = 0; other && i < windows; i++) equal += other[i] / T == starts[i] / T;
+    if (windows > 4) check(other && equal < windows, "epochs, %4zu tokens, T %2zu, batch %2zu: another seed, another order", count, T, batch);
+    free(other);
+    free(again);
+    free(starts);
+    free(corpus.tokens);
+}
+
+static void test_windows(void) {
+    enum { COUNT = 64, T = 7, BATCH = 5, STEPS = 4000, PLACES = COUNT - T };
+    Corpus corpus = corpus_count(COUNT);
+    Split split = {corpus.tokens, COUNT, "train"};
+    BatchSource source = {&split, BATCH, T, ORDER_WINDOWS, 1, 0, 1};
+    size_t *starts = batch_starts(&source, STEPS, BATCH), counts[PLACES] = {0};
+    bool in = starts != NULL;
+    for (size_t i = 0; starts && i < STEPS * BATCH; i++) {
+        in = in && starts[i] < PLACES;
+        if (starts[i] < PLACES) counts[starts[i]]++;
+    }
+    double chi = chi_square(counts, PLACES, (double)STEPS * BATCH / PLACES);
+    check(in, "windows: targets are the inputs shifted by one, and none reaches beyond the split");
+    check(fabs(chi) < 6, "windows: every one of %d places is drawn equally often: %.2f sigma, at most 6", PLACES, chi);
+    source.seed = 2;
+    size_t *other = batch_starts(&source, STEPS, BATCH), equal = 0, repeats = 0;
+    for (size_t i = 0; starts && other && i < STEPS * BATCH; i++) equal += starts[i] == other[i];
+    for (size_t i = BATCH; starts && i < STEPS * BATCH; i++) repeats += starts[i] == starts[i - BATCH];
+    double p = 1.0 / PLACES, n = STEPS * BATCH;
+    check(other && sigmas((double)equal, n * p, n * p * (1 - p)) < 5, "windows: another seed draws other places");
+    check(sigmas((double)repeats, (n - BATCH) * p, n * p * (1 - p)) < 5, "windows: a step draws other places than the one before");
+    free(other);
+    free(starts);
+    source.seed = 1;
+    split.count = T + 1;
+    starts = batch_starts(&source, 3, BATCH);
+    check(starts && starts[0] == 0 && starts[14] == 0, "windows: a split of T + 1 tokens has one window");
+    free(starts);
+    free(corpus.tokens);
+}
+
+/* What the ranks read, put side by side, is what one process reads; so is a batch read in micro-batches. */
+static void test_ranks(int order) {
+    enum { COUNT = 503, T = 9, BATCH = 12, STEPS = 20 };
+    Corpus corpus = corpus_count(COUNT);
+    Split split = {corpus.tokens, COUNT, "train"};
+    BatchSource alone = {&split, BATCH, T, order, 7, 0, 1};
+    size_t *whole = batch_starts(&alone, STEPS, BATCH);
+    for (size_t world = 2; whole && world <= 6; world++) {
+        if (BATCH % world) continue;
+        bool equal = true;
+        for (size_t rank = 0; rank < world; rank++) {
+            BatchSource part = alone;
+            part.rank = rank;
+            part.world = world;
+            size_t mine = BATCH / world, *starts = batch_starts(&part, STEPS, mine);
+            for (size_t i = 0; starts && i < STEPS * mine; i++)
+                equal = equal && starts[i] == whole[i / mine * BATCH + rank * mine + i % mine];
+            equal = equal && starts;
+            free(starts);
+        }
+        check(equal, "ranks, %-7s: %zu ranks together read what one process reads", ORDER_NAMES[order], world);
+    }
+    int32_t inputs[BATCH * T], targets[BATCH * T];
+    bool equal = whole != NULL;
+    for (size_t first = 0, B; first < BATCH; first += B) {
+        B = BATCH - first < 5 ? BATCH - first : 5;
+        batch_read(&alone, 3, first, B, inputs, targets);
+        for (size_t b = 0; b < B; b++) equal = equal && whole && (size_t)inputs[b * T] == whole[3 * BATCH + first + b];
+    }
+    check(equal, "micro-batches, %-7s: 5 + 5 + 2 sequences are those of the batch of 12", ORDER_NAMES[order]);
+    double epochs = batch_epochs(&alone, 100);
+    check(fabs(epochs - 100.0 * BATCH * T / (COUNT - 1)) < 1e-9, "batch_epochs: 100 steps of %d x %d tokens in %d are %.4f epochs",
+          BATCH, T, COUNT, epochs);
+    free(whole);
+    free(corpus.tokens);
+}
+
+/* --- Text from files and folders ----------------------------------------------------------- */
+
+static void collect(const char *path, bool named, const char *expected, const char *name) {
+    Bytes text = {NULL, 0};
+    text_collect(&text, path, named);
+    bool equal = text.size == strlen(expected) && (text.size == 0 || !memcmp(text.data, expected, text.size));
+    check(equal, "text_collect: %-52s %zu bytes, expected %zu", name, text.size, strlen(expected));
+    free(text.data);
+}
+
+static void collect_named(void *path) {
+    Bytes text = {NULL, 0};
+    text_collect(&text, path, true);
+    free(text.data);
+}
+
+static void test_collect(const char *folder) {
+    const char *files[][2] = {{"b.txt", "second\n"}, {"a.txt", "first"}, {".hidden", "hidden\n"}, {"empty", ""},
+                              {"c/z.txt", "in c, z\n"}, {"c/a/deep.txt", "deep\n"}, {"c/.dot/x", "hidden\n"},
+                              {"B.txt", "capitals come first\n"}, {"d.txt", "last, no line feed"}};
+    char *path = text_format("%s/text/c/a", folder);
+    folder_create(path);
+    free(path);
+    path = text_format("%s/text/c/.dot", folder);
+    folder_create(path);
+    free(path);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        path = text_format("%s/text/%s", folder, files[i][0]);
+        text_save(path, files[i][1]);
+        free(path);
+    }
+    char *text = text_format("%s/text", folder);
+    path = text_format("%s/a.txt", text);
+    collect(path, true, "first", "a file as it is");
+    free(path);
+    const char *all = "capitals come first\nfirst\nsecond\ndeep\nin c, z\nlast, no line feed";
+    collect(text, true, all, "a folder: by name, nested, no dot files, lines kept apart");
+
+    path = text_format("%s/loop", text);
+    char *target = text_format("%s/c/up", text);
+    if (symlink("..", target) != 0 || symlink(".", path) != 0) die("cannot make a link: %s", strerror(errno));
+    collect(text, true, all, "links to the folders above are not followed");
+    free(path);
+    path = text_format("%s/linked.txt", text);
+    if (symlink("a.txt", path) != 0) die("cannot make a link: %s", strerror(errno));
+    collect(text, true, all, "a link to a file in the folder does not count it twice");
+    collect(path, true, "first", "a link that the user names is followed");
+    free(path);
+    path = text_format("%s/gone", text);
+    if (symlink("nowhere", path) != 0) die("cannot make a link: %s", strerror(errno));
+    collect(text, true, all, "a link to nowhere is passed over");
+    Ending ending = child_run(collect_named, path);
+    check_error("a named link to nowhere", &ending, 1, "No such file");
+    ending_free(&ending);
+    free(path);
+
+    path = text_format("%s/c/zeros.bin", text);
+    bytes_save(path, "abc\0def\n", 8);
+    ending = child_run(collect_named, text);
+    check(ending.status == 0 && lines_count(&ending.err) == 1 && strstr((char *)ending.err.data, "zeros.bin"),
+          "text_collect: a file with NUL bytes in a folder is named and left out");
+    ending_free(&ending);
+    ending = child_run(collect_named, path);
+    check_error("a named file with a NUL byte", &ending, 1, "byte 3");
+    ending_free(&ending);
+    int null = dup(STDERR_FILENO), nowhere = open("/dev/null", O_WRONLY); /* the note was checked above */
+    dup2(nowhere, STDERR_FILENO);
+    collect(text, true, all, "a folder without its file of NUL bytes");
+    dup2(null, STDERR_FILENO);
+    close(null);
+    close(nowhere);
+    free(path);
+
+    path = text_format("%s/missing.txt", text);
+    ending = child_run(collect_named, path);
+    check_error("a missing file", &ending, 1, "missing.txt");
+    ending_free(&ending);
+    free(path);
+    path = text_format("%s/pipe", text);
+    if (mkfifo(path, 0600) != 0) die("cannot make a pipe: %s", strerror(errno));
+    ending = child_run(collect_named, path);
+    check_error("a pipe is no file", &ending, 1, "neither a file nor a folder");
+    ending_free(&ending);
+    unlink(path);
+    free(path);
+    path = text_format("%s/text/nothing", folder);
+    folder_create(path);
+    collect(path, true, "", "an empty folder");
+    free(path);
+
+    /* Two calls go on where the first one ended. */
+    Bytes both = {NULL, 0};
+    path = text_format("%s/d.txt", text);
+    text_collect(&both, path, true);
+    text_collect(&both, path, true);
+    const char *twice = "last, no line feed\nlast, no line feed";
+    check(both.size == strlen(twice) && !strcmp((char *)both.data, twice), "text_collect: a second text starts on a line of its own");
+    free(both.data);
+    free(path);
+    free(text);
+    free(target);
+}
+
+int main(void) {
+    program_name = "train";
+    test_random_bits();
+    test_random_reals();
+    test_random_permutation();
+    test_splits();
+    test_epochs(101, 10, 3);   /* nothing left over */
+    test_epochs(110, 10, 4);   /* as much left over as can be */
+    test_epochs(1000, 7, 12);  /* an epoch that is no whole number of batches */
+    test_epochs(50, 7, 64);    /* a batch of many epochs */
+    test_epochs(8, 7, 2);      /* one window */
+    test_epochs(9, 1, 3);      /* a context of one token */
+    test_epochs(2, 1, 1);
+    test_windows();
+    test_ranks(ORDER_EPOCHS);
+    test_ranks(ORDER_WINDOWS);
+    test_collect(scratch_create("test_text"));
+    return check_summary();
+}
