@@ -1,4 +1,4 @@
-/* kernels.c - every kernel of train.c at the shapes of real models, beside the machine's limits.
+/* kernels.c - every kernel of train.c at the shapes of models, beside the machine's limits.
  *
  *     cc -std=gnu11 -O3 -march=native -fno-math-errno -fopenmp dev/bench/kernels.c \
  *         -o build/kernels -lm
@@ -32,7 +32,7 @@ static int double_compare(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* --- The machine's limits ------------------------------------------------------------------- */
+/* --- The machine's limits ---------------------------------------------------------------- */
 
 enum { LARGE = 64 << 20 }; /* floats; 256 MB, more than any cache holds */
 
@@ -45,7 +45,7 @@ static void bandwidth_measure(void) {
     for (size_t i = 0; i < LARGE; i++) x[i] = y[i] = z[i] = (float)(i % 3);
     for (int attempt = 0; attempt < 5; attempt++) {
         double start = clock_seconds();
-        #pragma omp parallel for reduction(+ : seen)
+    #pragma omp parallel for reduction(+ : seen)
         for (size_t piece = 0; piece < LARGE / 65536; piece++) {
             Vector sum[4] = {{0}};
             for (size_t i = piece * 65536; i < (piece + 1) * 65536; i += 4 * WIDTH)
@@ -53,7 +53,7 @@ static void bandwidth_measure(void) {
             seen += (sum[0] + sum[1] + sum[2] + sum[3])[0];
         }
         double middle = clock_seconds();
-        #pragma omp parallel for
+    #pragma omp parallel for
         for (size_t i = 0; i < LARGE; i++) y[i] = 0.5f * x[i] + 0.25f * z[i];
         double end = clock_seconds();
         double reading = 4.0 * LARGE / (middle - start + (seen == 1)); /* the sum is wanted */
@@ -66,7 +66,7 @@ static void bandwidth_measure(void) {
     free(z);
 }
 
-/* --- Rows of a table ------------------------------------------------------------------------ */
+/* --- Rows of a table --------------------------------------------------------------------- */
 
 typedef struct {
     const char *name;
@@ -119,7 +119,8 @@ static void rows_print(const char *title, size_t rounds) {
     fflush(stdout);
 }
 
-static float *numbers(size_t count, uint64_t key) { /* random, in [-1, 1); freed by the caller */
+/* Random numbers in [-1, 1).  The caller frees them. */
+static float *numbers(size_t count, uint64_t key) {
     float *x = memory_allocate(count, sizeof *x);
     for (size_t i = 0; i < count; i++) x[i] = 2 * random_uniform(key, i) - 1;
     return x;
@@ -136,7 +137,7 @@ static void attention_measure(const char *forward, const char *backward, float *
             attention_backward(dqkv, dy, y, lse, qkv, B, T, C, H, none));
 }
 
-/* --- A model's kernels ---------------------------------------------------------------------- */
+/* --- A model's kernels ------------------------------------------------------------------- */
 
 static void shape_measure(const Shape *shape, size_t rounds) {
     size_t B = shape->B, T = shape->T, C = shape->channels, H = shape->heads, V = shape->vocab;
@@ -169,12 +170,14 @@ static void shape_measure(const Shape *shape, size_t rounds) {
             MEASURE(products[p].backward, 2 * flops, 0,
                     matmul_backward(dx, dw, dbias, dy, x, w, N, in, out));
         }
-        MEASURE("output head forward", 2 * NV * C, 0, unembedding_forward(logits, x, w, N, C, V));
+        MEASURE("output head forward", 2 * NV * C, 0,
+                unembedding_forward(logits, x, w, N, C, V));
         MEASURE("output head backward", 4 * NV * C, 0,
                 unembedding_backward(dx, dw, scores, x, w, N, C, V));
         attention_measure("attention forward", "attention backward", y, dx, lse, x, dy, B, T, C,
                           H);
-        MEASURE("embedding forward", 0, 2 * NC * f, embedding_forward(y, tokens, w, wpe, B, T, C));
+        MEASURE("embedding forward", 0, 2 * NC * f,
+                embedding_forward(y, tokens, w, wpe, B, T, C));
         MEASURE("embedding backward", 0, 3 * NC * f,
                 embedding_backward(dw, wpe, dy, tokens, B, T, C));
         MEASURE("layer norm forward", 0, 2 * NC * f,
@@ -192,19 +195,21 @@ static void shape_measure(const Shape *shape, size_t rounds) {
                 cross_entropy_backward(scores, losses, mean, logits, tokens, N, V));
         MEASURE("gradient norm of a matrix", 0, (double)parameters * f,
                 if (gradient_norm(dw, parameters) == 12345) puts("")); /* it must be wanted */
-        MEASURE("AdamW of a matrix", 0, 8 * (double)parameters * f,
-                adamw_update(w, m, v, dw, parameters, 1e-6f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 9));
+        MEASURE(
+            "AdamW of a matrix", 0, 8 * (double)parameters * f,
+            adamw_update(w, m, v, dw, parameters, 1e-6f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 9));
     }
-    char *title = text_format("%s: C %zu, H %zu, V %zu, B %zu, T %zu", shape->name, C, H, V, B, T);
+    char *title =
+        text_format("%s: C %zu, H %zu, V %zu, B %zu, T %zu", shape->name, C, H, V, B, T);
     rows_print(title, rounds);
     free(title);
-    float *arrays[] = {x,   y,     dy,    dx,  w,      dw, logits, mean,   rstd,
-                       bias, dbias, lse, losses, m, v,      scores, wpe};
+    float *arrays[] = {x,    y,     dy,  dx,     w, dw, logits, mean, rstd,
+                       bias, dbias, lse, losses, m, v,  scores, wpe};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free(arrays[i]);
     free(tokens);
 }
 
-/* The same 1024 tokens as 16, 4 and 1 sequences: time per token should grow as T does, no more. */
+/* The same 1024 tokens as 16, 4 and 1 sequences: time should grow as T does, no more. */
 static void attention_lengths(size_t rounds) {
     size_t C = 768, H = 12, N = 1024;
     float *qkv = numbers(N * 3 * C, 1), *dqkv = numbers(N * 3 * C, 2), *y = numbers(N * C, 3);
@@ -227,8 +232,12 @@ static void attention_lengths(size_t rounds) {
 
 /* A model that writes: each token reads every weight once, but of wpe only a row. */
 static void decode_measure(size_t rounds) {
-    Config config = {.layers = 12, .heads = 12, .channels = 768, .context = 256,
-                     .vocab = 50257, .bias = true};
+    Config config = {.layers = 12,
+                     .heads = 12,
+                     .channels = 768,
+                     .context = 256,
+                     .vocab = 50257,
+                     .bias = true};
     enum { TOKENS = 16 };
     GPT *gpt = gpt_create(&config, false);
     gpt_initialize(gpt, 1);
@@ -248,9 +257,10 @@ static void decode_measure(size_t rounds) {
     }
     qsort(times, rounds, sizeof *times, double_compare);
     double s = times[rounds / 2];
-    printf("\ndecode, gpt2 124M, one sequence: %.1f tokens/s, %.1f GB/s, %.0f%% of the bandwidth "
-           "for reading\n",
-           1 / s, bytes / s / 1e9, 100 * bytes / s / read_rate);
+    printf(
+        "\ndecode, gpt2 124M, one sequence: %.1f tokens/s, %.1f GB/s, %.0f%% of the bandwidth "
+        "for reading\n",
+        1 / s, bytes / s / 1e9, 100 * bytes / s / read_rate);
     gpt_destroy(gpt);
     cache_destroy(cache);
     free(logits);
@@ -272,9 +282,10 @@ int main(int argc, char **argv) {
         double again = peak_flops();
         peak = again > peak ? again : peak;
     }
-    printf("%d threads; multiply-add peak %.0f GFLOP/s; memory: reading %.1f GB/s, two reads and "
-           "a write %.1f GB/s\n",
-           thread_count(), peak / 1e9, read_rate / 1e9, copy_rate / 1e9);
+    printf(
+        "%d threads; multiply-add peak %.0f GFLOP/s; memory: reading %.1f GB/s, two reads and "
+        "a write %.1f GB/s\n",
+        thread_count(), peak / 1e9, read_rate / 1e9, copy_rate / 1e9);
     for (size_t i = 0; i < sizeof SHAPES / sizeof *SHAPES; i++)
         if (all || !strcmp(what, SHAPES[i].name)) shape_measure(&SHAPES[i], (size_t)rounds);
     if (all || !strcmp(what, "attention")) attention_lengths((size_t)rounds);

@@ -2,18 +2,23 @@
  *
  *     cc -std=gnu11 -O3 -march=native -fno-math-errno -fopenmp dev/bench/matmul_steps.c \
  *         -o build/matmul_steps -lm
- *     ./build/matmul_steps [M N K ROUNDS]                         default: 1024 1024 1024 5
+ *     ./build/matmul_steps [M N K ROUNDS]                         default: 1008 992 1000 5
+ *
+ * The default is a size that AVX-512's tiles of 14 x 32 fill, so that the early steps, which
+ * leave the borders to plain loops, show what the tile gains; and it is no power of two, of
+ * which the chapter tells.
  *
  * doc/matmul.md tells what each step does and why it gains.  Every step computes the same
- * result (M,N) = A (M,K) B (K,N), and is compared with the first one before it is timed: a step
- * that is fast and wrong ends the program with status 1.  The steps take turns over several
- * rounds and each shows its median, so that a slow moment of the machine falls on all of them.
- * All but the last run on one thread.
+ * result (M,N) = A (M,K) B (K,N), and is compared with the first one: a step that is fast and
+ * wrong ends the program with status 1.  The steps take turns over several rounds and each
+ * shows its median, so that a slow moment of the machine falls on all of them.  All but the
+ * last run on one thread.
  */
 #define TRAIN_NO_MAIN
 #include "../../train.c"
 
-typedef void Product(float *result, const float *A, const float *B, size_t M, size_t N, size_t K);
+typedef void Product(float *result, const float *A, const float *B, size_t M, size_t N,
+                     size_t K);
 
 /* Each result is a dot product of a row of A and a column of B.  The column's numbers lie N
  * floats apart, and a sum of floats may not be taken in another order: no vectors. */
@@ -162,7 +167,7 @@ static void result_check(const char *name, const float *result, const float *exp
 
 int main(int argc, char **argv) {
     program_name = "matmul_steps";
-    size_t sizes[4] = {1024, 1024, 1024, 5}; /* M, N, K, rounds */
+    size_t sizes[4] = {1008, 992, 1000, 5}; /* M, N, K, rounds */
     if (argc > 5) die_usage("usage: matmul_steps [M N K ROUNDS]");
     for (int i = 1; i < argc; i++) {
         char *end;
@@ -189,7 +194,8 @@ int main(int argc, char **argv) {
         for (size_t i = 0; i < COUNT; i++) {
             threads_use(STEPS[i].all_threads ? threads : 1);
             float *to = i == 0 && round == 0 ? expected : result;
-            for (size_t j = 0; j < M * N; j++) to[j] = NAN; /* nothing left of the step before */
+            for (size_t j = 0; j < M * N; j++)
+                to[j] = NAN; /* nothing left of the step before */
             double start = clock_seconds();
             STEPS[i].product(to, A, B, M, N, K);
             times[i][round] = clock_seconds() - start;
@@ -210,8 +216,10 @@ int main(int argc, char **argv) {
         double base = i == COUNT - 1 ? flops / times[COUNT - 3][rounds / 2] : before;
         printf("| %s | %.1f | %.1f%% |", STEPS[i].name, rate / 1e9,
                100 * rate / peaks[STEPS[i].all_threads]);
-        if (base > 0) printf(" %.2f x |\n", rate / base);
-        else printf(" |\n");
+        if (base > 0)
+            printf(" %.2f x |\n", rate / base);
+        else
+            printf(" |\n");
         before = rate;
     }
     free(A);

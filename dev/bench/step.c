@@ -1,6 +1,7 @@
 /* step.c - the time of a training step of train.c: forward, backward, optimizer.
  *
- *     cc -std=gnu11 -O3 -march=native -fno-math-errno -fopenmp dev/bench/step.c -o build/step -lm
+ *     cc -std=gnu11 -O3 -march=native -fno-math-errno -fopenmp dev/bench/step.c \
+ *         -o build/step -lm
  *     ./build/step LAYERS HEADS CHANNELS VOCAB BATCH TIME STEPS
  *
  * The tokens are drawn at random, and drawn before the clock starts: reading data is no part of

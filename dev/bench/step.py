@@ -1,10 +1,9 @@
 """Whole training steps: train.c beside PyTorch, in turn, in one run.
 
-    make bench-step          or
     python3 dev/bench/step.py --settings nano,baby --rounds 5 --threads 2
 
-Needs torch (dev/requirements.txt) and build/step (`make build/step`).  Both sides train the same
-GPT-2 shape on random tokens in float32 with the same number of threads.  PyTorch gets its best:
+Needs torch (dev/requirements.txt) and build/step (`make build/step`).  Both sides train the
+same GPT-2 shape on random tokens in float32 with the same number of threads.  PyTorch gets its best:
 scaled_dot_product_attention, AdamW fused into one pass, gradients set to None, and a run
 compiled by torch.compile beside the eager one.  Each contender is a process of its own, one
 process at a time, and they take turns: eager, compiled, ours, and again for each round.  A
@@ -73,7 +72,8 @@ def run_torch(setting, compiled, threads):
     model = Model()
     matrices = [w for w in model.parameters() if w.dim() == 2]
     others = [w for w in model.parameters() if w.dim() != 2]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    groups = [{"params": matrices, "weight_decay": 0.1},
+              {"params": others, "weight_decay": 0.0}]
     try:
         optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(0.9, 0.95), fused=True)
     except (RuntimeError, ValueError):  # not on this processor or in this version
