@@ -3,8 +3,8 @@
     python3 dev/bench/step.py --settings nano,baby --rounds 5 --threads 2
 
 Needs torch (dev/requirements.txt) and build/step (`make build/step`).  Both sides train the
-same GPT-2 shape on random tokens in float32 with the same number of threads.  PyTorch gets its best:
-scaled_dot_product_attention, AdamW fused into one pass, gradients set to None, and a run
+same GPT-2 shape on random tokens in float32 with the same number of threads.  PyTorch gets its
+best: scaled_dot_product_attention, AdamW fused into one pass, gradients set to None, and a run
 compiled by torch.compile beside the eager one.  Each contender is a process of its own, one
 process at a time, and they take turns: eager, compiled, ours, and again for each round.  A
 contender's figure is the median of all its timed steps over all rounds, so that a slow moment
