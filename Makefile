@@ -1,6 +1,7 @@
 # Every program is one compile line.
 #   make        builds ./train                       make run     trains on this project's own text, then writes
 #   make test   every check that needs no Python     make debug   the same program with sanitizers, ./build/train-debug
+#   make bench  speed beside the machine's limits and PyTorch
 # Another compiler or machine: make CC=clang, make CFLAGS='-O2', make OPENMP= (one thread).
 
 CFLAGS ?= -O3 -march=native
@@ -61,6 +62,15 @@ check-faults: # one line broken at a time: the tests must notice
 data/gpt2/merges.txt:
 	sh dev/data/fetch_gpt2.sh $(if $(MIRROR),--mirror $(MIRROR))
 
+build/matmul_steps build/kernels build/step: build/%: dev/bench/%.c $(SOURCES) | build
+	$(CC) $(FLAGS) $(OPENMP) $< -o $@ -lm
+
+bench: build/matmul_steps build/kernels build/step # two minutes, and some more where PyTorch is
+	GOMP_SPINCOUNT=1000 ./build/matmul_steps
+	GOMP_SPINCOUNT=1000 ./build/kernels
+	if $(PYTHON) -c 'import torch'; then $(PYTHON) dev/bench/step.py; \
+	else echo 'PyTorch is not there: dev/bench/step.py is left out'; fi
+
 fuzz-tokenizer: | build # needs clang; ten minutes
 	clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 	    tests/fuzz_tokenizer.c -o build/fuzz_tokenizer
@@ -70,4 +80,4 @@ fuzz-tokenizer: | build # needs clang; ten minutes
 clean:
 	rm -rf build train tokenizer
 
-.PHONY: all debug run test check-reference check-tokenizer check-faults fuzz-tokenizer clean
+.PHONY: all debug run test check-reference check-tokenizer check-faults bench fuzz-tokenizer clean
