@@ -42,7 +42,7 @@ debug: build/train-debug
 
 run: build/train
 	./train --out out/first --overwrite --steps 3000
-	./train generate --model out/first/best
+	./train generate --model out/first/best --prompt "The gradient " --temperature 0.6
 
 test: build/train build/train-plain $(TESTS)
 	TRAIN_PLAIN=build/train-plain sh tests/run.sh $(TESTS)
