@@ -5,8 +5,8 @@
  *     build/fuzz_tokenizer -max_total_time=600 -max_len=4096 build/fuzz
  *
  * The first byte of an input says what the rest is: a vocab.json and a merges.txt with a NUL
- * between them, a merges.txt alone, a text to learn from, or ids to decode; in the first three
- * a second NUL may begin a text.  What ends the program elsewhere (one line, exit status 1)
+ * between them, a merges.txt alone, a text to learn from, or a tokenizer.json; in all but the
+ * third a NUL behind them may begin a text.  What ends the program elsewhere (one line, exit status 1)
  * ends only the present input here: exit() becomes a jump, and memory is handed out from a list
  * that the jump clears.  What must hold is asserted: the fast ways agree with the plain ones,
  * and a text comes back from its ids.
@@ -130,7 +130,7 @@ static Bytes part_next(const uint8_t **data, size_t *size) {
 }
 
 static void input_run(const uint8_t *data, size_t size) {
-    unsigned kind = *data++ % 4;
+    unsigned kind = *data++ % 5;
     size--;
     Tokenizer *t;
     if (kind == 3) { /* learn from the whole of it, in both ways */
@@ -147,6 +147,10 @@ static void input_run(const uint8_t *data, size_t size) {
             tokenizer_destroy(plain);
         }
         strings_destroy(&pieces);
+    } else if (kind == 4) {
+        Bytes text = part_next(&data, &size);
+        t = tokenizer_json_parse(text, "tokenizer.json");
+        free(text.data);
     } else {
         Bytes vocab = {NULL, 0}, merges;
         if (kind < 2) vocab = part_next(&data, &size);
