@@ -62,6 +62,15 @@ check-faults: # one line broken at a time: the tests must notice
 data/gpt2/merges.txt:
 	sh dev/data/fetch_gpt2.sh $(if $(MIRROR),--mirror $(MIRROR))
 
+attack: build/train build/attack build/fault_shim.so # kills and full disks, minutes
+	OMP_WAIT_POLICY=passive ./build/attack $(KILLS) $(STRIDE)
+
+build/attack: tests/attack.c tests/check.c tests/child.c $(SOURCES) | build
+	$(CC) $(FLAGS) $(OPENMP) $< -o $@ -lm
+
+build/fault_shim.so: tests/fault_shim.c | build
+	$(CC) -shared -fPIC -Wall -Wextra -O1 $< -o $@ -ldl
+
 build/matmul_steps build/kernels build/step: build/%: dev/bench/%.c $(SOURCES) | build
 	$(CC) $(FLAGS) $(OPENMP) $< -o $@ -lm
 
@@ -80,4 +89,4 @@ fuzz-tokenizer: | build # needs clang; ten minutes
 clean:
 	rm -rf build train tokenizer
 
-.PHONY: all debug run test check-reference check-tokenizer check-faults bench fuzz-tokenizer clean
+.PHONY: all debug run test attack check-reference check-tokenizer check-faults bench fuzz-tokenizer clean
