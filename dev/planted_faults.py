@@ -307,10 +307,11 @@ FAULTS = [
     ("batch_gradient", "step, first, B, run->inputs", "step, 0, B, run->inputs", "micro-batches read the same", [R]),
     ("split_evaluate", "(int32_t)token[1]", "(int32_t)token[0]", "evaluation asks for what it was told", [R]),
     ("split_evaluate", "sum / log(2.0)", "sum", "nats for bits", [R]),
-    ("validation_run", "e.loss < run->best_loss", "e.loss > run->best_loss", "the worst model is the best", [R]),
-    ("evaluation_run", "run->bad_evaluations >= o->patience", "run->bad_evaluations > o->patience", "one evaluation too patient", [R]),
-    ("evaluation_run", "if (improved) model_write", "if (0) model_write", "the best model is not kept", [R]),
-    ("run_train", "if (!isfinite(loss) || !isfinite(norm))", "if (0)", "training goes on with NaN", [R]),
+    ("validation_run", "e.loss < p->best_loss", "e.loss > p->best_loss", "the worst model is the best", [R]),
+    ("run_train", "run->progress.bad_evaluations >= o->patience", "run->progress.bad_evaluations > o->patience", "one evaluation too patient", [R]),
+    ("run_save", "if (improved) model_files", "if (0) model_files", "the best model is not kept", [R]),
+    ("run_train", "if (!isfinite(loss)) run_fail", "if (0) run_fail", "training goes on with a loss of NaN", [R]),
+    ("run_train", "if (!isfinite(norm)) run_fail", "if (0) run_fail", "training goes on with a gradient of NaN", [R]),
     ("run_train", "learning_rate(&run->schedule, step)", "learning_rate(&run->schedule, 0)", "the schedule stands still", [R]),
 ]
 

@@ -345,7 +345,8 @@ static Inside *inside_create(size_t batch, size_t micro_batch, double dropout,
     const char *text = "One line of text is enough to see what a batch is made of, and where "
                        "its gradient comes from.\n";
     size_t bytes = strlen(text), T = 6;
-    *run = (Run){.o = &in->o, .best_loss = INFINITY, .peak = 1e9};
+    *run = (Run){.o = &in->o, .progress.best_loss = INFINITY, .peak = 1e9};
+    run->settings = text_format("%s", "");
     run->tokenizer = tokenizer_create((const unsigned char *)text, bytes);
     run->corpus.bytes = bytes;
     run->corpus.count = tokenizer_encode(run->tokenizer, (const unsigned char *)text, bytes,
@@ -386,6 +387,7 @@ static void inside_destroy(Inside *in) {
     free(run->targets);
     free(run->dlosses);
     free(run->best_folder);
+    free(run->settings);
     free(in);
 }
 
