@@ -117,7 +117,7 @@ static void texts_read(void) {
     static const char *const CHAPTERS[] = {
         "doc/README.md",    "doc/glossary.md",  "doc/derivations.md", "doc/optimizer.md",
         "doc/reading.md",   "doc/memory.md",    "doc/attention.md",   "doc/many-machines.md",
-        "doc/tokenizer.md", "doc/matmul.md",    "doc/performance.md", "doc/verification.md"};
+        "doc/checkpoints.md", "doc/tokenizer.md", "doc/matmul.md",    "doc/performance.md", "doc/verification.md"};
     for (size_t i = 0; i < sizeof CHAPTERS / sizeof *CHAPTERS; i++)
         check(doc_find(CHAPTERS[i]) != NULL, "%s is there", CHAPTERS[i]);
 }
@@ -1166,6 +1166,38 @@ static void compute_machines(void) {
     }
 }
 
+/* The smallest model on disk, byte by byte as doc/checkpoints.md shows it. */
+static void compute_checkpoint(void) {
+    const char *path = "build/test_book.safetensors";
+    const Doc *doc = doc_find("doc/checkpoints.md");
+    Config config = {1, 1, 2, 2, 3, true, 0}, gpt2 = {12, 12, 768, 1024, 50257, true, 0};
+    GPT *gpt = gpt_create(&config, false);
+    gpt_initialize(gpt, 1);
+    weights_write(gpt, path);
+    Bytes file = file_read(path);
+    unlink(path);
+    size_t header = file.size - 8 - 4 * gpt->parameter_count;
+    float first[3];
+    memcpy(first, file.data + 8 + header, sizeof first);
+    number_one("checkpoint.header_bytes", (double)header);
+    number_one("checkpoint.parameters", (double)gpt->parameter_count);
+    number_one("checkpoint.file_bytes", (double)file.size);
+    NUMBERS("checkpoint.first_weights", first);
+    char start[512];
+    int n = 0;
+    for (int i = 0; i < 8; i++)
+        n += sprintf(start + n, "%02x%c", file.data[i], i < 7 ? ' ' : '\n');
+    snprintf(start + n, sizeof start - (size_t)n, "%.208s", (char *)file.data + 8);
+    check(doc && strstr((char *)doc->text.data, start),
+          "checkpoint: the first bytes are %.23s, then %.40s ...", start, start + n);
+    free(file.data);
+    gpt_destroy(gpt);
+    double P = (double)config_parameters(&gpt2), seconds = 12 * P / 200e6;
+    number_one("checkpoint.gpt2_MB", 12e-6 * P);
+    number_one("checkpoint.gpt2_seconds", seconds);
+    number_one("checkpoint.minutes_between", sqrt(2 * seconds * 7 * 86400) / 60);
+}
+
 static void check_numbers(void) {
     numbers_read();
     compute_kernels();
@@ -1173,6 +1205,7 @@ static void check_numbers(void) {
     compute_memory();
     compute_running_softmax();
     compute_machines();
+    compute_checkpoint();
     size_t unused = 0;
     for (size_t i = 0; i < number_count; i++)
         if (!numbers[i].used) {
