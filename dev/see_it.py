@@ -31,7 +31,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "doc" / f"{name}.md" for name in ("glossary", "reading", "memory", "attention",
-                                                     "checkpoints", "many-machines")]
+                                                     "checkpoints", "hardware", "many-machines")]
 LIMIT = 60  # seconds, the promise of the glossary
 NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf)"
 NAMES = {name: getattr(math, name) for name in ("exp", "log", "sqrt", "pi", "inf")}

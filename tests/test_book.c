@@ -115,9 +115,11 @@ static void texts_read(void) {
     }
     closedir(folder);
     static const char *const CHAPTERS[] = {
-        "doc/README.md",    "doc/glossary.md",  "doc/derivations.md", "doc/optimizer.md",
-        "doc/reading.md",   "doc/memory.md",    "doc/attention.md",   "doc/many-machines.md",
-        "doc/checkpoints.md", "doc/tokenizer.md", "doc/matmul.md",    "doc/performance.md", "doc/verification.md"};
+        "doc/README.md",     "doc/glossary.md",      "doc/derivations.md",
+        "doc/optimizer.md",  "doc/reading.md",       "doc/memory.md",
+        "doc/attention.md",  "doc/many-machines.md", "doc/checkpoints.md",
+        "doc/hardware.md",   "doc/tokenizer.md",     "doc/matmul.md",
+        "doc/performance.md", "doc/verification.md"};
     for (size_t i = 0; i < sizeof CHAPTERS / sizeof *CHAPTERS; i++)
         check(doc_find(CHAPTERS[i]) != NULL, "%s is there", CHAPTERS[i]);
 }
@@ -247,7 +249,8 @@ static void check_glossary(void) {
         bool later = where && strstr(where, "Planned:");
         char *lab = starts_with(home, "lab ") ? text_format("(%s)", home + 4) : NULL;
         if (lab) check(later && strstr(where, lab), "'%s': Where says Planned, %s", line, lab);
-        else if (!strcmp(home, "doc")) check(later, "'%s': Where says Planned", line);
+        else if (!strcmp(home, "doc"))
+            check(where && strstr(where, ".md"), "'%s': Where names a chapter", line);
         else if (!later)
             check(where && strstr(where, home), "'%s': Where names its home, %s", line, home);
         else planned++;
@@ -1082,15 +1085,17 @@ static void compute_ring(void) {
             }
     }
     number("ring.at_the_end", held[1], n);
-    check(!memcmp(held[0], held[1], sizeof held[0]) && !memcmp(held[1], held[2], sizeof held[0]),
-          "ring: all processes end with the same sums");
+    bool same = true;
+    for (size_t i = 1; i < n; i++) same = same && !memcmp(held[0], held[i], sizeof held[0]);
+    check(same, "ring: all processes end with the same sums");
     number_one("ring.sent_by_one", (double)sent);
 }
 
 /* The idle share of a pipeline: forward takes 1, backward 2, and a stage works on the forward
  * passes of all micro-batches before the backward passes. */
 static double pipeline_idle(size_t p, size_t m) {
-    double ready[256] = {0}, free_at[16] = {0}, end = 0; /* when a micro-batch and a stage are */
+    double ready[256] = {0}, free_at[16] = {0}; /* when a micro-batch and a stage are */
+    double end = 0;
     for (size_t pass = 0; pass < 2; pass++)
         for (size_t i = 0; i < p; i++) {
             size_t stage = pass ? p - 1 - i : i;
@@ -1198,6 +1203,51 @@ static void compute_checkpoint(void) {
     number_one("checkpoint.minutes_between", sqrt(2 * seconds * 7 * 86400) / 60);
 }
 
+static double seconds_of(const Config *c, double tokens) { /* at half of 560 GFLOP/s */
+    return flops_per_token(c, c->context) * tokens / 280e9;
+}
+
+static void compute_hardware(void) {
+    double balance[] = {560 / 39.0, 989 / 3.35, 459 / 2.77, 125 / 21.0};
+    number("balance.machines", balance, 4);
+    double C = 768, F = 4 * C, T = 1024, N = 4096, H = 12;
+    double kernels[] = {2 * N * C * F / (4 * (N * C + C * F + N * F)),
+                        2 * C * F / (4 * (C + C * F + F)),
+                        2 * T * C / (16 * C),
+                        2 * T * C / (16 * C + 4 * H * T),
+                        8 / 8.0,
+                        20 / 8.0,
+                        1 / 12.0,
+                        17 / 32.0},
+           shares[8];
+    static const char *const NAMES[] = {
+        "intensity.product",   "intensity.product_one_token", "intensity.attention_tiles",
+        "intensity.attention_matrix", "intensity.layernorm",  "intensity.gelu",
+        "intensity.residual",  "intensity.adamw"};
+    for (size_t i = 0; i < 8; i++) {
+        number_one(NAMES[i], kernels[i]);
+        shares[i] = 100 * fmin(1, kernels[i] / balance[0]);
+    }
+    number("intensity.shares", shares, 8);
+    Config nano = {4, 4, 128, 64, 256, true, 0}, baby = {6, 6, 384, 256, 256, true, 0};
+    Config gpt2 = {12, 12, 768, 1024, 50257, true, 0};
+    double P = (double)config_parameters(&gpt2), day = 86400;
+    number_one("writing.tokens_a_second", 39e9 / (4 * P));
+    number_one("laptop.nano_seconds", seconds_of(&nano, 2000 * 12 * 64));
+    number_one("laptop.baby_hours", seconds_of(&baby, 5000 * 64 * 256) / 3600);
+    number_one("laptop.gpt2_days", seconds_of(&gpt2, 5000.0 * 32 * 1024) / day);
+    number_one("laptop.gpt2_optimum", seconds_of(&gpt2, 20 * P) / day);
+    for (int cores = 2; cores <= 16; cores *= cores == 2 ? 4 : 2) {
+        double flops = 140e9 * cores, millions[3], times[] = {60, 3600, day};
+        for (int i = 0; i < 3; i++) millions[i] = 1e-6 * sqrt(flops * times[i] / 120);
+        char *name = text_format("laptop.cores_%d", cores);
+        number(name, millions, 3);
+        free(name);
+    }
+    number_one("rack.faster", 72 * 0.4e15 / 280e9);
+    number_one("rack.larger", sqrt(72 * 0.4e15 / 280e9));
+}
+
 static void check_numbers(void) {
     numbers_read();
     compute_kernels();
@@ -1206,6 +1256,7 @@ static void check_numbers(void) {
     compute_running_softmax();
     compute_machines();
     compute_checkpoint();
+    compute_hardware();
     size_t unused = 0;
     for (size_t i = 0; i < number_count; i++)
         if (!numbers[i].used) {
@@ -1489,8 +1540,8 @@ static void see_machines(void) {
     bool same = !memcmp(dealt[0], inputs, sizeof inputs) &&
                 !memcmp(dealt[1], targets, sizeof targets);
     check(same && distance < 1e-5, /* three sums in another order; a part left out gives 0.5 */
-          "data parallel: %d ranks with %zu of %d sequences each: the inputs of one process, and "
-          "the sum of gradients differs by %.0e of its norm",
+          "data parallel: %d ranks with %zu of %d sequences each: the inputs of one process, "
+          "and the sum of gradients differs by %.0e of its norm",
           RANKS, mine, B, distance);
     free(whole);
     free(sum);
