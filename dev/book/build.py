@@ -74,9 +74,18 @@ def anchor_of(stem, slug, links):
     return f"{stem}--{slug}"
 
 
+def pandoc(path):
+    """A file as HTML.  What pandoc warns of, such as a formula that it does not know, ends the program."""
+    done = subprocess.run(PANDOC + ["--fail-if-warnings", str(path)], text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE)
+    if done.returncode or done.stderr:
+        sys.exit(f"{path}: {done.stderr.strip()}")
+    return done.stdout
+
+
 def chapter_html(stem, links):
-    """A chapter through pandoc, its anchors and links those of the one page."""
-    body = subprocess.run(PANDOC + [str(DOC / f"{stem}.md")], check=True, text=True, stdout=subprocess.PIPE).stdout
+    """A chapter, its anchors and links those of the one page."""
+    body = pandoc(DOC / f"{stem}.md")
     body = re.sub(r'<h([1-6]) id="([^"]*)">', lambda m: f'<h{m[1]} id="{anchor_of(stem, m[2], links)}">'
                   if m[1] != "1" else "<h1>", body)
 
@@ -109,6 +118,8 @@ def chapter_html(stem, links):
     parts = re.split(r"(<pre.*?</pre>|<a [^>]*>.*?</a>)", body, flags=re.S)
     parts[::2] = [re.sub(r"<code>([^<]*)</code>", code, part) for part in parts[::2]]
     body = "".join(parts)
+    body = re.sub(r'<pre class="expect">(.*?)</pre>', r'<details class="expect"><summary>what must be true of '
+                  r'these numbers</summary><pre>\1</pre></details>', body, flags=re.S)
     body = re.sub(r"<table>.*?</table>", lambda m: f'<div class="table">{m[0]}</div>', body, flags=re.S)
     return body
 
@@ -171,8 +182,6 @@ def glossary_html(body, links, sources, rows, functions_of):
         piece = piece.replace(where[0], f'<li class="where"><strong>Where:</strong>{where_links(where[1])}{code}</li>')
         for label in ("See it", "Claim", "Source"):
             piece = re.sub(rf"<li>(?=(<p>)?<strong>{label}:)", f'<li class="{label.lower().replace(" ", "-")}">', piece)
-        piece = re.sub(r'<pre class="expect">(.*?)</pre>', r'<details class="expect"><summary>what must be true of '
-                       r'these numbers</summary><pre>\1</pre></details>', piece, flags=re.S)
         data = f' data-code="{",".join(map(str, lines))}"' if lines else ""
         piece = piece.replace(heading[0], f'<h3><a href="#{slug}">{heading[2]}</a></h3>')
         out.append(f'<section class="entry" id="{slug}"{data}>{piece}</section>\n')
@@ -259,9 +268,7 @@ def main():
                          bodies, titles, links, sources)
     index.insert(0, [titles["glossary"], "chapter", "chapter-glossary"])
     bodies["glossary"] = glossary_html(bodies["glossary"], links, sources, rows, functions_of)
-    front = subprocess.run(PANDOC, check=True, text=True, stdout=subprocess.PIPE,
-                           input=(HERE / "front.md").read_text(encoding="utf-8")).stdout
-    book = f'<section class="chapter" id="top">{front}</section>' + "".join(
+    book = f'<section class="chapter" id="top">{pandoc(HERE / "front.md")}</section>' + "".join(
         f'<section class="chapter" id="chapter-{stem}">{bodies[stem]}</section>' for stem, _ in order)
     code = "".join(source_html(source, rows[source.stem], links, functions_of) for source in sources)
     page = (HERE / "page.html").read_text(encoding="utf-8")

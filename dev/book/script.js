@@ -38,6 +38,12 @@ function go() {
     linesMark(stem, +first, +last);
     if (wide.matches) byId(`${stem}-${first - comment > 25 ? first : comment}`).scrollIntoView();
   }
+  else if (wide.matches && /^H[2-4]$/.test(target.tagName)) { // the first function that this part names
+    let next = target, link = null;
+    while (!link && (next = next.nextElementSibling) && !/^H[2-4]$/.test(next.tagName))
+      link = next.querySelector('a[href^="#fn-"]');
+    if (link) byId(link.getAttribute("href").slice(1)).parentElement.scrollIntoView();
+  }
   target.scrollIntoView();
 }
 addEventListener("hashchange", go);
