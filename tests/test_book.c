@@ -1006,12 +1006,15 @@ static void compute_memory(void) {
     } BARS[] = {{"memory.nano.bars", &nano, 12},
                 {"memory.baby.bars", &baby, 8},
                 {"memory.gpt2.bars", &gpt2, 4}};
+    double activations_share[3];
     for (size_t i = 0; i < COUNT_OF(BARS); i++) {
         double p = 4e-6 * (double)config_parameters(BARS[i].config);
         double bars[] = {p, p, 2 * p,
                          plan_megabytes(BARS[i].config, BARS[i].B, KEEP_ALL, NULL)};
         number(BARS[i].name, bars, 4);
+        activations_share[i] = 100 * bars[3] / (4 * p + bars[3]);
     }
+    number("memory.share_of_activations", activations_share, 3);
     double four = 16 * P * MB,
            fit[] = {four + all, four + plan_megabytes(c, 1, KEEP_ALL, NULL),
                     four + plan_megabytes(c, 1, KEEP_STREAM, NULL)};
