@@ -2255,13 +2255,16 @@ GPT *model_read(const char *folder, bool training) {
     return gpt;
 }
 
-/* Between files_hold() and files_release(). */
+/* Between files_hold() and files_release().  A tokenizer of NULL leaves all but the weights as
+ * they stand there. */
 static void model_files(const GPT *gpt, const Tokenizer *tokenizer, const char *folder) {
     folder_create(folder);
     char *config_path = text_format("%s/config.json", folder);
     char *weights_path = text_format("%s/model.safetensors", folder);
-    tokenizer_save(tokenizer, folder);
-    config_write(&gpt->config, config_path);
+    if (tokenizer) {
+        tokenizer_save(tokenizer, folder);
+        config_write(&gpt->config, config_path);
+    }
     weights_write(gpt, weights_path);
     free(config_path);
     free(weights_path);
@@ -2815,7 +2818,8 @@ typedef struct {
     Progress progress;
     double peak;         /* FLOPs per second */
     double start, shown; /* clock: of the first step, of the last progress line */
-    bool replaces;       /* nothing is saved yet, and --out holds an older run */
+    bool saved, saved_best; /* did this process write the last model, the best one? */
+    bool replaces;          /* it did not yet, and --out holds an older run */
     bool terminal, line_open;
 } Run;
 
@@ -3060,9 +3064,12 @@ static void run_save(Run *run, bool improved) {
     state_write(state, run->gpt, run->optimizer, p, run->settings);
     for (int i = 0; i < 2; i++) /* of the older run no model is to be seen with new settings */
         if (run->replaces) file_drop(models[i]);
-    model_files(run->gpt, run->tokenizer, o->out);
-    if (improved) model_files(run->gpt, run->tokenizer, run->best_folder);
+    model_files(run->gpt, run->saved ? NULL : run->tokenizer, o->out);
+    if (improved)
+        model_files(run->gpt, run->saved_best ? NULL : run->tokenizer, run->best_folder);
     files_release();
+    run->saved = true;
+    run->saved_best = run->saved_best || improved;
     if (run->replaces) kept_trim(o->out, 0);
     run->replaces = false;
     if (o->keep) {
@@ -3115,9 +3122,9 @@ void run_train(Run *run) {
         if (stopped) break;
         float lr = learning_rate(&run->schedule, step);
         double loss = batch_gradient(run, step);
-        if (!isfinite(loss)) run_fail(run, step + 1, "the loss");
         double norm = optimizer_step(run->gpt, run->optimizer, &update, lr);
-        if (!isfinite(norm)) run_fail(run, step + 1, "the gradient");
+        if (!isfinite(loss) || !isfinite(norm))
+            run_fail(run, step + 1, isfinite(loss) ? "the gradient" : "the loss");
         progress_show(run, step, loss, norm, lr);
         step++;
         bool due = step % o->eval_every == 0 || step == o->steps, improved = false;
