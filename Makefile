@@ -2,6 +2,7 @@
 #   make        builds ./train                       make run     trains on this project's own text, then writes
 #   make test   every check that needs no Python     make debug   the same program with sanitizers, ./build/train-debug
 #   make bench  speed beside the machine's limits and PyTorch
+#   make book   doc/ and the annotated sources as one page, build/book/index.html (needs pandoc)
 # Another compiler or machine: make CC=clang, make CFLAGS='-O2', make OPENMP= (one thread).
 
 CFLAGS ?= -O3 -march=native
@@ -80,6 +81,13 @@ bench: build/matmul_steps build/kernels build/step # two minutes, and some more 
 	if $(PYTHON) -c 'import torch'; then $(PYTHON) dev/bench/step.py; \
 	else echo 'PyTorch is not there: dev/bench/step.py is left out'; fi
 
+book: # needs pandoc
+	$(PYTHON) dev/book/build.py
+
+check-book: book # its links, and in a browser if Chromium is there
+	$(PYTHON) dev/book/pictures.py --check
+	$(PYTHON) dev/book/check.py
+
 fuzz-tokenizer: | build # needs clang; ten minutes
 	clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 	    tests/fuzz_tokenizer.c -o build/fuzz_tokenizer
@@ -89,4 +97,4 @@ fuzz-tokenizer: | build # needs clang; ten minutes
 clean:
 	rm -rf build train tokenizer
 
-.PHONY: all debug run test attack check-reference check-tokenizer check-faults bench fuzz-tokenizer clean
+.PHONY: all debug run test attack check-reference check-tokenizer check-faults bench fuzz-tokenizer clean book check-book

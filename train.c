@@ -1,10 +1,10 @@
 /* train.c - GPT training, whole: from raw text to a trained model that writes.
  *
- * What it does.  A text is a row of tokens (here: bytes).  The model reads some of them and
- * gives a probability to each token that could come next; the loss says how badly it was
- * surprised by the one that did.  Calculus says how the loss would change with each weight, and
- * each weight takes a small step downhill.  That is all; the rest is arithmetic, and all of it
- * is here: no library but libc and libm.
+ * What it does.  A text is a row of tokens: bytes, or pieces of words.  The model reads some of
+ * them and gives a probability to each token that could come next; the loss says how badly it
+ * was surprised by the one that did.  Calculus says how the loss would change with each weight,
+ * and each weight takes a small step downhill.  That is all; the rest is arithmetic, and all of
+ * it is here: no library but libc and libm.
  *
  *     cc -std=gnu11 -O3 -march=native -fopenmp train.c -o train -lm
  *     ./train --data book.txt --out out/book
@@ -34,6 +34,7 @@
  *   H attention heads          D = C/H channels a head  F = 4C hidden width of the MLP
  *   L layers (blocks)          V vocabulary             N rows, mostly N = B*T
  *   O output channels          s key position in attention, beside t, the query position
+ *   M, N, K of a matrix product: (M,N) is (M,K) times (K,N), each element a sum over K
  * (B,T,C) is the shape of an array in row-major order.  dX is the gradient of the loss with
  * respect to X: an array of X's shape that says how much the loss grows when an element of X
  * grows by 1.
@@ -3119,7 +3120,7 @@ static void run_report(const Run *run, uint64_t step, bool stopped_early) {
 
 /* The loop itself.  Ends after o->steps steps, on Ctrl-C or SIGTERM, or when the validation
  * loss no longer falls.  Begins behind the last step that the optimizer has done: 0, or where
- * the run that is resumed was saved.             [glossary: Early stopping, Convergence] */
+ * the run that is resumed was saved.  [glossary: Pre-training, Early stopping, Convergence] */
 void run_train(Run *run) {
     const Options *o = run->o;
     OptimizerOptions update = {(float)o->beta1, (float)o->beta2, (float)o->eps,
@@ -3820,7 +3821,8 @@ static Config run_config(const Options *o, size_t vocab) {
                     vocab,     !o->no_bias, (float)o->dropout};
 }
 
-/* Memory of a run: all of it is allocated here, but for what run_restore has read. */
+/* Memory of a run: all of it is allocated here, but for what run_restore has read.  A fresh
+ * model starts from random weights, with --init from trained ones.    [glossary: Fine-tuning] */
 static void run_allocate(Run *run, const Config *config) {
     const Options *o = run->o;
     size_t B = o->micro_batch, T = config->context;
