@@ -71,13 +71,26 @@ bench: build/matmul_steps build/kernels build/step # two minutes, and some more 
 	if $(PYTHON) -c 'import torch'; then $(PYTHON) dev/bench/step.py; \
 	else echo 'PyTorch is not there: dev/bench/step.py is left out'; fi
 
-fuzz-tokenizer: | build # needs clang; ten minutes
-	clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-	    tests/fuzz_tokenizer.c -o build/fuzz_tokenizer
-	mkdir -p build/fuzz && cd build && \
-	    ./fuzz_tokenizer -max_total_time=600 -max_len=2000 -close_fd_mask=2 fuzz
+# libFuzzer, with the sanitizers; they need clang.
+FUZZ = clang -g -O1 -fno-math-errno -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
+SECONDS = 600
+
+fuzz-tokenizer: | build # ten minutes
+	$(FUZZ) tests/fuzz_tokenizer.c -o build/fuzz_tokenizer
+	mkdir -p build/fuzz/tokenizer && cd build && \
+	    ./fuzz_tokenizer -max_total_time=$(SECONDS) -max_len=2000 -close_fd_mask=2 fuzz/tokenizer
+
+fuzz-files: | build # ten minutes for each reader
+	$(FUZZ) tests/fuzz_files.c -o build/fuzz_files -lm
+	for reader in safetensors model config index tokens; do \
+	    mkdir -p build/fuzz/$$reader && FUZZ=$$reader ./build/fuzz_files -print_final_stats=1 \
+	        -max_total_time=$(SECONDS) -max_len=8000 -close_fd_mask=2 build/fuzz/$$reader \
+	        > build/fuzz/$$reader.log 2>&1 || { tail -n 30 build/fuzz/$$reader.log; exit 1; }; \
+	    grep '^Done' build/fuzz/$$reader.log; \
+	done
 
 clean:
 	rm -rf build train tokenizer
 
-.PHONY: all debug run test check-reference check-tokenizer check-faults bench fuzz-tokenizer clean
+.PHONY: all debug run test check-reference check-tokenizer check-faults bench fuzz-tokenizer \
+        fuzz-files clean

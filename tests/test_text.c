@@ -648,6 +648,12 @@ static void test_token_files(const char *folder) {
     free(path);
 }
 
+static void tokens_mix(void *paths) {
+    Corpus corpus = {0};
+    tokens_collect(&corpus, paths, 500);
+    free(corpus.tokens);
+}
+
 /* Which part a file makes up is told by a word of its name. */
 static void test_token_parts(void) {
     static const struct { const char *path; int part;
@@ -690,6 +696,10 @@ static void test_token_parts(void) {
               s[2].count);
         free(corpus.tokens);
     }
+    const char *mixed[] = {paths[0], paths[4], NULL};
+    Ending ending = child_run(tokens_mix, (void *)mixed);
+    check_error("files of tokens, a part named and none", &ending, 1, "other.bin: no part");
+    ending_free(&ending);
     for (size_t i = 0; i < 5; i++) free(paths[i]);
 }
 
