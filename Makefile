@@ -55,12 +55,18 @@ check-tokenizer: build/tokenizer data/gpt2/merges.txt # against tiktoken, tokeni
 	$(PYTHON) dev/unicode/make_classes.py --check
 	$(PYTHON) dev/reference/check_tokenizer.py --gpt2 data/gpt2
 
+check-huggingface: build/train build/tokenizer build/logits # models both ways, and a training
+	$(PYTHON) dev/reference/check_huggingface.py --programs build
+
 check-faults: # one line broken at a time: the tests must notice
 	$(PYTHON) dev/planted_faults.py
 
 # GPT-2's tokenizer, from the network or, with MIRROR=FOLDER, from a folder that has it.
 data/gpt2/merges.txt:
 	sh dev/data/fetch_gpt2.sh $(if $(MIRROR),--mirror $(MIRROR))
+
+build/logits: build/%: dev/reference/%.c $(SOURCES) | build
+	$(CC) $(FLAGS) $(OPENMP) $< -o $@ -lm
 
 build/matmul_steps build/kernels build/step: build/%: dev/bench/%.c $(SOURCES) | build
 	$(CC) $(FLAGS) $(OPENMP) $< -o $@ -lm
@@ -92,5 +98,5 @@ fuzz-files: | build # ten minutes for each reader
 clean:
 	rm -rf build train tokenizer
 
-.PHONY: all debug run test check-reference check-tokenizer check-faults bench fuzz-tokenizer \
+.PHONY: all debug run test check-reference check-tokenizer check-huggingface check-faults bench fuzz-tokenizer \
         fuzz-files clean

@@ -2459,12 +2459,17 @@ static void numbers_convert(float *to, const unsigned char *from, const char *dt
     }
 }
 
-/* Reads one tensor of the model. */
+/* Reads one tensor of the model.  A bias that the model has not may be there if it is 0. */
 static void tensor_read(const Weights *w, const Tensor *t, float *weights) {
     const SafeTensor *row = NULL;
     const unsigned char *numbers = weights_find(w, t->name, &row);
     if (!numbers) /* as OpenAI's own files name it */
         numbers = weights_find(w, t->name + strlen("transformer."), &row);
+    for (size_t i = 0; numbers && !t->count && i < row->bytes; i++)
+        if (numbers[i])
+            die("%s: config.json says that there are no biases, but %s is not 0", w->path,
+                row->name);
+    if (!t->count) return;
     if (!numbers) die("%s: tensor %s is missing", w->path, t->name);
     if (strcmp(row->dtype, "F32") && strcmp(row->dtype, "F16") && strcmp(row->dtype, "BF16"))
         die("%s: tensor %s has type %s; F32, F16 or BF16 is needed", w->path, row->name,
@@ -2502,8 +2507,7 @@ GPT *model_read(const char *folder, bool training) {
         die("%s: holds fewer numbers than the model of %s has", weights.path, config_path);
     GPT *gpt = gpt_create(&config, training);
     for (size_t i = 0; i < gpt->tensor_count; i++)
-        if (gpt->table[i].count)
-            tensor_read(&weights, &gpt->table[i], gpt->weights + gpt->table[i].offset);
+        tensor_read(&weights, &gpt->table[i], gpt->weights + gpt->table[i].offset);
     head_check(&weights, tied);
     weights_close(&weights);
     free(config_path);

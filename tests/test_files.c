@@ -656,6 +656,8 @@ static void test_hostile(const ModelFiles *good) {
          "add_cross_attention"},
         {"config: an output head of its own", "\"tie_word_embeddings\": true",
          "\"tie_word_embeddings\": false", "lm_head.weight is missing"},
+        {"config: no biases, but the file has some", "\"bias\": true", "\"bias\": false",
+         "is not 0"},
         {"config: bias is a number", "\"bias\": true", "\"bias\": 1", "true or false"},
         {"config: not JSON", "{", "config", "an object"},
         {"config: text behind it", "\"bias\": true\n}", "\"bias\": true\n} and more",
