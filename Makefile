@@ -47,6 +47,9 @@ run: build/train
 test: build/train build/train-plain $(TESTS)
 	TRAIN_PLAIN=build/train-plain sh tests/run.sh $(TESTS)
 
+check-portability: # compilers, libraries and machines that are at hand; prints a table
+	sh dev/portability.sh
+
 # The rest needs Python and the packages of dev/requirements.txt.
 check-reference: # PyTorch makes the reference tensors again
 	$(PYTHON) dev/reference/generate.py --check
@@ -98,5 +101,5 @@ fuzz-files: | build # ten minutes for each reader
 clean:
 	rm -rf build train tokenizer
 
-.PHONY: all debug run test check-reference check-tokenizer check-huggingface check-faults bench fuzz-tokenizer \
-        fuzz-files clean
+.PHONY: all debug run test check-portability check-reference check-tokenizer \
+        check-huggingface check-faults bench fuzz-tokenizer fuzz-files clean

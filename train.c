@@ -60,7 +60,8 @@
  *   - What a user can cause ends in one line on stderr; what only a mistake in this file can
  *     cause is an assert.
  */
-#define _POSIX_C_SOURCE 200809L
+#define TOKENIZER_NO_MAIN
+#include "tokenizer.c" /* first: it says on which systems this cannot run */
 #include <dirent.h>
 #include <math.h>
 #include <signal.h>
@@ -72,9 +73,6 @@
 #pragma GCC diagnostic ignored "-Wunknown-pragmas" /* one thread: the omp lines mean nothing   \
                                                     */
 #endif
-
-#define TOKENIZER_NO_MAIN
-#include "tokenizer.c"
 
 /* =========================================================================================
  * 2. Small tools
