@@ -91,7 +91,7 @@ fuzz-tokenizer: | build # ten minutes
 
 fuzz-files: | build # ten minutes for each reader
 	$(FUZZ) tests/fuzz_files.c -o build/fuzz_files -lm
-	for reader in safetensors model config index tokens; do \
+	for reader in safetensors model config index tokens state; do \
 	    mkdir -p build/fuzz/$$reader && FUZZ=$$reader ./build/fuzz_files -print_final_stats=1 \
 	        -max_total_time=$(SECONDS) -max_len=8000 -close_fd_mask=2 build/fuzz/$$reader \
 	        > build/fuzz/$$reader.log 2>&1 || { tail -n 30 build/fuzz/$$reader.log; exit 1; }; \

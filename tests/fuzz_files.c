@@ -5,9 +5,9 @@
  *     FUZZ=config build/fuzz_files -max_total_time=600 build/fuzz/config
  *
  * $FUZZ names the reader: safetensors (any such file), model (model.safetensors beside a
- * config.json), config, index (of shards that are there) or tokens.  build/fuzz/NAME gets seeds
- * from files that the program itself has written.  What must hold of a file that is accepted is
- * asserted.
+ * config.json), config, index (of shards that are there), state (of a run) or tokens.
+ * build/fuzz/NAME gets seeds from files that the program itself has written.  What must hold of
+ * a file that is accepted is asserted.
  */
 #define _GNU_SOURCE 1
 #include "fuzz.c"
@@ -17,8 +17,8 @@
 #include <assert.h>
 
 static char folder[64]; /* gone at the end */
-static char paths[4][128];
-enum { CONFIG, WEIGHTS, INDEX, TOKENS };
+static char paths[5][128];
+enum { CONFIG, WEIGHTS, INDEX, TOKENS, STATE };
 
 static void fuzz_save(const char *path, const void *data, size_t size) {
     int file = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
@@ -65,6 +65,22 @@ static void fuzz_index(const uint8_t *data, size_t size) {
     gpt_destroy(model_read(folder, false));
 }
 
+static void fuzz_state(const uint8_t *data, size_t size) {
+    Config config = {1, 2, 4, 5, 3, true, 0.1f};
+    fuzz_save(paths[STATE], data, size);
+    SafeTensors *file = state_open(folder);
+    GPT *gpt = gpt_create(&config, false);
+    Optimizer *optimizer = optimizer_create(gpt->parameter_count);
+    Progress progress = state_progress(file);
+    state_read(file, gpt, optimizer);
+    for (size_t i = 0; i < gpt->parameter_count; i++)
+        assert(isfinite(optimizer->m[i]) && optimizer->v[i] >= 0);
+    assert(!isnan(progress.best_loss) && progress.seconds <= 1e12);
+    optimizer_destroy(optimizer);
+    gpt_destroy(gpt);
+    safetensors_close(file);
+}
+
 static void fuzz_tokens(const uint8_t *data, size_t size) {
     if (!size) return;
     size_t vocab = *data % 2 ? 50257 : 128256; /* the rest is the file */
@@ -81,7 +97,8 @@ static const struct Target {
     const char *name;
     void (*run)(const uint8_t *, size_t);
 } TARGETS[] = {{"safetensors", fuzz_safetensors}, {"model", fuzz_model},
-               {"config", fuzz_config}, {"index", fuzz_index}, {"tokens", fuzz_tokens}};
+               {"config", fuzz_config}, {"index", fuzz_index}, {"tokens", fuzz_tokens},
+               {"state", fuzz_state}};
 static const struct Target *target;
 
 /* A seed from the bytes of a file, behind `before` bytes that say something to the target. */
@@ -95,42 +112,26 @@ static void seed_save(const char *name, const void *before, size_t length, Bytes
     free(bytes);
 }
 
-/* A tensor of a model as a file of its own: a shard. */
-static void shard_save(const char *whole, size_t from, size_t to, const char *path) {
-    SafeTensors *file = safetensors_open(whole);
-    char *header = text_format("{");
-    Bytes numbers = {memory_allocate(file->size, 1), 0};
-    for (size_t i = from; i < to && i < file->count; i++) {
-        const SafeTensor *t = &file->tensors[i];
-        char second[32] = "";
-        if (t->rank == 2) snprintf(second, sizeof second, ", %zu", t->shape[1]);
-        char *longer = text_format("%s%s\"%s\": {\"dtype\": \"F32\", \"shape\": [%zu%s], "
-                                   "\"data_offsets\": [%zu, %zu]}",
-                                   header, i > from ? ", " : "", t->name, t->shape[0], second,
-                                   numbers.size, numbers.size + t->bytes);
-        memcpy(numbers.data + numbers.size, file->data + t->start, t->bytes);
-        numbers.size += t->bytes;
-        free(header);
-        header = longer;
+/* Some tensors of a model in a file: a shard. */
+static void shard_save(const GPT *gpt, size_t from, size_t to, const char *name) {
+    TensorSource *sources = memory_allocate(to - from, sizeof *sources);
+    for (size_t i = from; i < to; i++) {
+        sources[i - from] = (TensorSource){.like = &gpt->table[i],
+                                           .numbers = gpt->weights + gpt->table[i].offset};
+        snprintf(sources[i - from].name, sizeof sources->name, "%s", gpt->table[i].name);
     }
-    size_t length = strlen(header) + 1;
-    unsigned char *bytes = memory_allocate(8 + length + numbers.size, 1);
-    for (int i = 0; i < 8; i++) bytes[i] = (unsigned char)(length >> 8 * i);
-    memcpy(bytes + 8, header, length - 1);
-    bytes[8 + length - 1] = '}';
-    memcpy(bytes + 8 + length, numbers.data, numbers.size);
-    fuzz_save(path, bytes, 8 + length + numbers.size);
-    free(bytes);
-    free(header);
-    free(numbers.data);
-    safetensors_close(file);
+    char *path = text_format("%s/%s", folder, name);
+    safetensors_write(path, "", sources, to - from);
+    free(path);
+    free(sources);
 }
 
 /* A small model in the scratch folder, and seeds made of its files. */
 static void seeds_make(const uint8_t *unused, size_t size) {
-    static const char index[] = "{\"metadata\": {\"total_size\": 848}, \"weight_map\": "
-                                "{\"transformer.h.0.attn.c_attn.bias\": \"model-1.safetensors\", "
-                                "\"transformer.wte.weight\": \"model-2.safetensors\"}}";
+    static const char index[] =
+        "{\"metadata\": {\"total_size\": 848}, \"weight_map\": "
+        "{\"transformer.h.0.attn.c_attn.bias\": \"model-1.safetensors\", "
+        "\"transformer.wte.weight\": \"model-2.safetensors\"}}";
     (void)unused, (void)size;
     Config config = {1, 2, 4, 5, 3, true, 0.1f};
     GPT *gpt = gpt_create(&config, false);
@@ -150,11 +151,8 @@ static void seeds_make(const uint8_t *unused, size_t size) {
     if (target->run == fuzz_model) seed_save("model", "", 0, weights);
     if (target->run == fuzz_config) seed_save("config", "", 0, text);
     if (target->run == fuzz_index) {
-        char first[128], second[128];
-        snprintf(first, sizeof first, "%s/model-1.safetensors", folder);
-        snprintf(second, sizeof second, "%s/model-2.safetensors", folder);
-        shard_save(paths[WEIGHTS], 0, 8, first);
-        shard_save(paths[WEIGHTS], 8, SIZE_MAX, second);
+        shard_save(gpt, 0, 8, "model-1.safetensors");
+        shard_save(gpt, 8, gpt->tensor_count, "model-2.safetensors");
         unlink(paths[WEIGHTS]);
         Bytes seed = {(unsigned char *)(uintptr_t)index, strlen(index)};
         seed_save("index", "", 0, seed);
@@ -162,6 +160,15 @@ static void seeds_make(const uint8_t *unused, size_t size) {
         GPT *back = model_read(folder, false);
         assert(!memcmp(back->weights, gpt->weights, gpt->parameter_count * sizeof(float)));
         gpt_destroy(back);
+    }
+    if (target->run == fuzz_state) {
+        Optimizer *optimizer = optimizer_create(gpt->parameter_count);
+        state_write(paths[STATE], gpt, optimizer, &(Progress){.best_loss = 1}, "");
+        Bytes seed = file_read(paths[STATE]);
+        seed_save("state", "", 0, seed);
+        fuzz_state(seed.data, seed.size);
+        free(seed.data);
+        optimizer_destroy(optimizer);
     }
     if (target->run == fuzz_tokens) {
         static const uint32_t heads[2][257] = {{20240520, 1, 2}, {20240801, 7, 1}};
@@ -197,7 +204,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
     for (size_t i = 0; i < sizeof TARGETS / sizeof *TARGETS; i++)
         if (name && !strcmp(name, TARGETS[i].name)) target = &TARGETS[i];
     if (!target) {
-        fprintf(stderr, "FUZZ must name safetensors, model, config, index or tokens\n");
+        fprintf(stderr, "FUZZ must name safetensors, model, config, index, state or tokens\n");
         _exit(2);
     }
     /* In memory where that can be had: each input is written to a file. */
@@ -206,8 +213,10 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
     if (!mkdtemp(folder)) abort();
     atexit(scratch_remove);
     static const char *const names[] = {"config.json", "model.safetensors",
-                                        "model.safetensors.index.json", "ids.bin"};
-    for (size_t i = 0; i < 4; i++) snprintf(paths[i], sizeof paths[i], "%s/%s", folder, names[i]);
+                                        "model.safetensors.index.json", "ids.bin",
+                                        "state.safetensors"};
+    for (size_t i = 0; i < 5; i++)
+        snprintf(paths[i], sizeof paths[i], "%s/%s", folder, names[i]);
     fuzz_input(seeds_make, NULL, 0);
     return 0;
 }

@@ -302,7 +302,7 @@ fi
 # interrupt SIGNAL FOLDER: starts a long run, waits until its log has some steps, and sends the signal.
 for signal in INT TERM; do
     out=$W/stopped-$signal
-    "$TRAIN" $data $small --steps 100000000 --eval-every 100000000 --eval-batches 0 --out "$out" > "$W/out" 2> "$W/err" < /dev/null &
+    "$TRAIN" $data $small --schedule constant --warmup 0 --steps 100000000 --eval-every 100000000 --eval-batches 0 --out "$out" > "$W/out" 2> "$W/err" < /dev/null &
     child=$!
     waited=0
     while [ $waited -lt 100 ] && { [ ! -f "$out/log.csv" ] || [ "$(wc -l < "$out/log.csv")" -lt 10 ]; }; do
@@ -316,9 +316,9 @@ for signal in INT TERM; do
     wait "$child"
     status=$?
     child=''
-    [ "$status" -eq 0 ] || [ "$status" -eq 130 ]
+    [ "$status" -eq "$(case $signal in INT) echo 130 ;; TERM) echo 143 ;; esac)" ]
     row $? "SIG$signal: the run ends properly: exit $status"
-    grep -q "interrupted after step [1-9]" "$W/err" && grep -q -e "--init $out " "$W/err"
+    grep -q "interrupted after step [1-9]" "$W/err" && grep -q -e "--resume $out\$" "$W/err"
     row $? "SIG$signal: $(grep interrupted "$W/err" | cut -c 1-140)"
     step=$(sed -n 's/.*interrupted after step \([0-9]*\).*/\1/p' "$W/err")
     logged=$(tail -n 1 "$out/log.csv" | cut -d , -f 1)
@@ -326,12 +326,11 @@ for signal in INT TERM; do
     row $? "SIG$signal: the log ends with step $logged, the message says $step"
     [ -z "$(find "$out" -name '*.tmp')" ]
     row $? "SIG$signal: no unfinished file is left"
-    loss=$(tail -n 1 "$out/log.csv" | cut -d , -f 5)
-    run eval --model "$out" $data --split validation
-    awk "BEGIN { exit !(\"$loss\" != \"\") }" && grep -q "loss $(printf '%.4f' "${loss:-0}")" "$W/out"
-    row $? "SIG$signal: the saved model has the loss of that step, ${loss:-none}: $(cat "$W/out")"
-    run $data --init "$out" --batch 4 --steps 2 --sample 0 --out "$out-on"
+    run --resume "$out" --steps $((step + 3)) --log-every 1
     row $status "SIG$signal: training goes on as the message says: exit $status"
+    run $data $small --schedule constant --warmup 0 --steps $((step + 3)) --eval-every 100000000 --eval-batches 0 --out "$out-whole"
+    cmp -s "$out/model.safetensors" "$out-whole/model.safetensors"
+    row $? "SIG$signal: and gives the weights of a run that was not stopped, $((step + 3)) steps"
 done
 
 # --- --help and the sources ------------------------------------------------------------------------------------

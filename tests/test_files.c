@@ -184,7 +184,7 @@ static void pieces_save(const char *path, const Piece *pieces, size_t count) {
     size_t place = 0;
     for (size_t i = 0; i < count; i++) {
         const Piece *p = &pieces[i];
-        char *second = text_format(p->rank == 2 ? ", %zu" : "", p->shape[1]);
+        char *second = p->rank == 2 ? text_format(", %zu", p->shape[1]) : text_format("%s", "");
         longer = text_format("%s%s\"%s\": {\"dtype\": \"%s\", \"shape\": [%zu%s], "
                              "\"data_offsets\": [%zu, %zu]}",
                              header, i ? ", " : "", p->name, p->dtype, p->shape[0], second,

@@ -151,28 +151,6 @@ static double eval_loss(const char *model, const char *data, const char *shares)
     return loss;
 }
 
-/* The last line of stderr is the error, and the only line that looks like one. */
-static bool ends_with_error(const Ending *ending, int status, const char *words) {
-    const char *text = (const char *)ending->err.data, *last = text;
-    size_t errors = 0;
-    for (const char *line = text; *line;) {
-        errors += !strncmp(line, "train: ", 7);
-        last = line;
-        line += strcspn(line, "\n");
-        line += *line == '\n';
-    }
-    return ending->status == status && errors == 1 && !strncmp(last, "train: ", 7) &&
-           strstr(last, words);
-}
-
-static const char *last_line(const Ending *ending) {
-    char *text = (char *)ending->err.data;
-    size_t length = strlen(text);
-    if (length && text[length - 1] == '\n') text[--length] = 0;
-    char *feed = strrchr(text, '\n');
-    return feed ? feed + 1 : text;
-}
-
 /* --- Learning
  * ---------------------------------------------------------------------------------- */
 
@@ -345,7 +323,8 @@ static Inside *inside_create(size_t batch, size_t micro_batch, double dropout,
     const char *text = "One line of text is enough to see what a batch is made of, and where "
                        "its gradient comes from.\n";
     size_t bytes = strlen(text), T = 6;
-    *run = (Run){.o = &in->o, .best_loss = INFINITY, .peak = 1e9};
+    *run = (Run){.o = &in->o, .progress.best_loss = INFINITY, .peak = 1e9};
+    run->settings = text_format("%s", "");
     run->tokenizer = tokenizer_create((const unsigned char *)text, bytes);
     run->corpus.bytes = bytes;
     run->corpus.count = tokenizer_encode(run->tokenizer, (const unsigned char *)text, bytes,
@@ -386,6 +365,7 @@ static void inside_destroy(Inside *in) {
     free(run->targets);
     free(run->dlosses);
     free(run->best_folder);
+    free(run->settings);
     free(in);
 }
 
@@ -585,7 +565,7 @@ static void test_shorter(void) {
     ending_free(&ending);
     ending = train_run("--data %s/alphabet.txt --init %s/learned/best --context 17 --batch 8 "
                        "--steps 2 --threads 1 --out %s/longer", folder, folder, folder);
-    check(ends_with_error(&ending, 1, "--context 17") && !file_exists("longer", ""),
+    check(ending_refused(&ending, 1, "--context 17") && !file_exists("longer", ""),
           "--init with a larger --context: exit %d: %.100s", ending.status, last_line(&ending));
     ending_free(&ending);
     log_free(&history);
@@ -658,7 +638,7 @@ static void test_bad_endings(void) {
                       "4 --steps 2000 --eval-every 1000 --sample 0 --threads 1 %s",
                       folder, folder, folder, bad[i].options);
         Bytes after = model_bytes("good");
-        bool error = ends_with_error(&ending, 1, "step ");
+        bool error = ending_refused(&ending, 1, "step ");
         check(error, "%-30s exit %d: %.120s", bad[i].name, ending.status, last_line(&ending));
         check(bytes_equal(good, after) && !leftovers("good"),
               "%-30s the last good model is still there", bad[i].name);
@@ -672,7 +652,7 @@ static void test_bad_endings(void) {
                       "4 --steps 2000 --eval-every 1 --sample 0 --threads 1 "
                       "--lr 1e9 --warmup 0 --validation %s",
                       folder, folder, folder, validation, validation ? "0.05" : "0");
-        check(ends_with_error(&ending, 1, "step "),
+        check(ending_refused(&ending, 1, "step "),
               "a rate of 1e9, %s each step: exit %d: %.100s",
               validation ? "evaluated" : "saved", ending.status, last_line(&ending));
         char *run = text_format("often%d", validation);
@@ -696,7 +676,7 @@ static void test_bad_endings(void) {
                       "--validation %s",
                       folder, folder, folder, validation ? "0.05" : "0");
         Bytes after = model_bytes("poisoned");
-        check(ends_with_error(&ending, 1, "step "),
+        check(ending_refused(&ending, 1, "step "),
               "a poisoned weight, %s validation: exit %d: %.100s",
               validation ? "with" : "without", ending.status, last_line(&ending));
         check(bytes_equal(before, after),
@@ -710,7 +690,7 @@ static void test_bad_endings(void) {
     Ending ending = train_run(
         "--data %s/alphabet.txt --init %s/nan --out %s/fresh --batch 4 --steps 5 --threads 1",
         folder, folder, folder);
-    check(ends_with_error(&ending, 1, "not finite"), "a weight that is NaN: exit %d: %.100s",
+    check(ending_refused(&ending, 1, "not finite"), "a weight that is NaN: exit %d: %.100s",
           ending.status, last_line(&ending));
     check(!file_exists("fresh", ""), "a weight that is NaN: nothing is created");
     ending_free(&ending);
@@ -723,6 +703,29 @@ static void run_interrupted(void *argument) {
     interrupted = 1;
     run_train(&in->run);
     inside_destroy(in);
+}
+
+/* The same over an older run, before the first evaluation: of the older best model nothing may
+ * be left, since it is not the best of this run. */
+static void run_replaced(void *argument) {
+    Inside *in = inside_create(4, 4, 0, argument);
+    model_write(in->run.gpt, in->run.tokenizer, in->run.best_folder);
+    in->o.eval_every = 100;
+    in->run.replaces = true;
+    interrupted = 1;
+    run_train(&in->run);
+    inside_destroy(in);
+}
+
+static void test_replaced(void) {
+    char *out = path_of("replaced");
+    Ending ending = child_run(run_replaced, out);
+    check(ending.status == 0 && file_exists("replaced", "model.safetensors") &&
+              file_exists("replaced/best", "config.json") &&
+              !file_exists("replaced/best", "model.safetensors"),
+          "an older run is replaced: its best model is gone before this run has one");
+    ending_free(&ending);
+    free(out);
 }
 
 static void test_interrupted(void) {
@@ -811,6 +814,7 @@ int main(void) {
     test_tokens();
     test_bad_endings();
     test_interrupted();
+    test_replaced();
     test_log("cosine", "--lr 1e-2 --min-lr 1e-3 --warmup 4", SCHEDULE_COSINE, 1e-2f, 1e-3f, 4,
              0, true);
     test_log("linear", "--lr 1e-2 --min-lr 0 --warmup 0 --schedule linear", SCHEDULE_LINEAR,
