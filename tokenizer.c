@@ -26,6 +26,13 @@
 #ifndef TOKENIZER_C
 #define TOKENIZER_C
 
+#if __SIZEOF_POINTER__ < 8
+#error "This needs a 64-bit system: sizes of texts and models do not fit into 32 bits."
+#endif
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "This needs a little-endian system: files are read and written as numbers lie in memory."
+#endif
+
 #ifndef _POSIX_C_SOURCE
 #define _POSIX_C_SOURCE 200809L
 #endif
