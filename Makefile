@@ -97,12 +97,6 @@ check-book: book # its links, and in a browser if Chromium is there
 	$(PYTHON) dev/book/pictures.py --check
 	$(PYTHON) dev/book/check.py
 
-fuzz-tokenizer: | build # needs clang; ten minutes
-	clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-	    tests/fuzz_tokenizer.c -o build/fuzz_tokenizer
-	mkdir -p build/fuzz && cd build && \
-	    ./fuzz_tokenizer -max_total_time=600 -max_len=2000 -close_fd_mask=2 fuzz
-
 # libFuzzer, with the sanitizers; they need clang.
 FUZZ = clang -g -O1 -fno-math-errno -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 SECONDS = 600
@@ -124,4 +118,5 @@ fuzz-files: | build # ten minutes for each reader
 clean:
 	rm -rf build train tokenizer
 
-.PHONY: all debug run test attack check-reference check-tokenizer check-faults bench fuzz-tokenizer clean book check-book check-portability \ check-huggingface fuzz-files
+.PHONY: all debug run test attack check-reference check-tokenizer check-huggingface check-portability \
+        check-faults bench book check-book fuzz-tokenizer fuzz-files clean
