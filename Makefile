@@ -2,6 +2,7 @@
 #   make        builds ./train                       make run     trains on this project's own text, then writes
 #   make test   every check that needs no Python     make debug   the same program with sanitizers, ./build/train-debug
 #   make bench  speed beside the machine's limits and PyTorch
+#   make book   doc/ and the annotated sources as one page, build/book/index.html (needs pandoc)
 # Another compiler or machine: make CC=clang, make CFLAGS='-O2', make OPENMP= (one thread).
 
 CFLAGS ?= -O3 -march=native
@@ -68,6 +69,15 @@ check-faults: # one line broken at a time: the tests must notice
 data/gpt2/merges.txt:
 	sh dev/data/fetch_gpt2.sh $(if $(MIRROR),--mirror $(MIRROR))
 
+attack: build/train build/attack build/fault_shim.so # kills and full disks, minutes
+	OMP_WAIT_POLICY=passive ./build/attack $(KILLS) $(STRIDE)
+
+build/attack: tests/attack.c tests/check.c tests/child.c $(SOURCES) | build
+	$(CC) $(FLAGS) $(OPENMP) $< -o $@ -lm
+
+build/fault_shim.so: tests/fault_shim.c | build
+	$(CC) -shared -fPIC -Wall -Wextra -O1 $< -o $@ -ldl
+
 build/logits: build/%: dev/reference/%.c $(SOURCES) | build
 	$(CC) $(FLAGS) $(OPENMP) $< -o $@ -lm
 
@@ -79,6 +89,13 @@ bench: build/matmul_steps build/kernels build/step # two minutes, and some more 
 	GOMP_SPINCOUNT=1000 ./build/kernels
 	if $(PYTHON) -c 'import torch'; then $(PYTHON) dev/bench/step.py; \
 	else echo 'PyTorch is not there: dev/bench/step.py is left out'; fi
+
+book: # needs pandoc
+	$(PYTHON) dev/book/build.py
+
+check-book: book # its links, and in a browser if Chromium is there
+	$(PYTHON) dev/book/pictures.py --check
+	$(PYTHON) dev/book/check.py
 
 # libFuzzer, with the sanitizers; they need clang.
 FUZZ = clang -g -O1 -fno-math-errno -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
@@ -101,5 +118,5 @@ fuzz-files: | build # ten minutes for each reader
 clean:
 	rm -rf build train tokenizer
 
-.PHONY: all debug run test check-portability check-reference check-tokenizer \
-        check-huggingface check-faults bench fuzz-tokenizer fuzz-files clean
+.PHONY: all debug run test attack check-reference check-tokenizer check-huggingface check-portability \
+        check-faults bench book check-book fuzz-tokenizer fuzz-files clean

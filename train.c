@@ -1,10 +1,10 @@
 /* train.c - GPT training, whole: from raw text to a trained model that writes.
  *
- * What it does.  A text is a row of tokens (here: bytes).  The model reads some of them and
- * gives a probability to each token that could come next; the loss says how badly it was
- * surprised by the one that did.  Calculus says how the loss would change with each weight, and
- * each weight takes a small step downhill.  That is all; the rest is arithmetic, and all of it
- * is here: no library but libc and libm.
+ * What it does.  A text is a row of tokens: bytes, or pieces of words.  The model reads some of
+ * them and gives a probability to each token that could come next; the loss says how badly it
+ * was surprised by the one that did.  Calculus says how the loss would change with each weight,
+ * and each weight takes a small step downhill.  That is all; the rest is arithmetic, and all of
+ * it is here: no library but libc and libm.
  *
  *     cc -std=gnu11 -O3 -march=native -fopenmp train.c -o train -lm
  *     ./train --data book.txt --out out/book
@@ -34,6 +34,7 @@
  *   H attention heads          D = C/H channels a head  F = 4C hidden width of the MLP
  *   L layers (blocks)          V vocabulary             N rows, mostly N = B*T
  *   O output channels          s key position in attention, beside t, the query position
+ *   M, N, K of a matrix product: (M,N) is (M,K) times (K,N), each element a sum over K
  * (B,T,C) is the shape of an array in row-major order.  dX is the gradient of the loss with
  * respect to X: an array of X's shape that says how much the loss grows when an element of X
  * grows by 1.
@@ -2578,22 +2579,64 @@ void model_write(const GPT *gpt, const Tokenizer *tokenizer, const char *folder)
  * Model and state are two files, and no system renames two files at once.  So the state says
  * which weights it belongs to, by their fingerprint, and takes its name first; the new model is
  * then complete under its temporary name.  A run that was killed between the two renames is
- * told by a model that is not the state's, and model_read_matching finishes what was begun. */
+ * told by a model that is not the state's, and state_open finishes what was begun. */
 
 /* A number that stands for a row of bytes: another row has, in all likelihood, another number.
- * It finds what was mixed up or damaged; it is no lock against a forger. */
+ * It finds what was mixed up or damaged; it is no lock against a forger.  NULL are zeros. */
 uint64_t fingerprint(uint64_t start, const void *data, size_t bytes) {
     const unsigned char *from = data;
     for (size_t i = 0; i < bytes; i += 8) {
         uint64_t word = 0;
-        memcpy(&word, from + i, bytes - i < 8 ? bytes - i : 8);
+        if (from) memcpy(&word, from + i, bytes - i < 8 ? bytes - i : 8);
         start = random_bits(start ^ word, bytes);
     }
     return start;
 }
 
+/* Of all weights, tensor by tensor as weights_write lays them down. */
 uint64_t weights_fingerprint(const GPT *gpt) {
-    return fingerprint(0, gpt->weights, gpt->parameter_count * sizeof(float));
+    uint64_t print = 0;
+    for (size_t i = 0; i < gpt->tensor_count; i++) {
+        const Tensor *t = &gpt->table[i];
+        print = fingerprint(print, t->count ? gpt->weights + t->offset : NULL,
+                            t->shape[0] * t->shape[1] * sizeof(float));
+    }
+    return print;
+}
+
+/* Does DIR/model.safetensors hold the weights with this fingerprint? */
+static bool model_matches(const char *folder, uint64_t weights) {
+    char *path = text_format("%s/model.safetensors", folder);
+    uint64_t print = 0;
+    bool there = access(path, F_OK) == 0;
+    if (there) {
+        SafeTensors *file = safetensors_open(path);
+        for (size_t i = 0; i < file->count; i++)
+            print = fingerprint(print, file->data + file->tensors[i].start,
+                                file->tensors[i].bytes);
+        safetensors_close(file);
+    }
+    free(path);
+    return there && print == weights;
+}
+
+/* Where a save was cut off among its renames, gives the files their names: all are complete if
+ * the state has its own.  Files of a save that did not come so far are passed over. */
+static void save_finish(const char *folder, uint64_t weights) {
+    static const char *const names[] = {"vocab.json", "merges.txt", "config.json",
+                                        "model.safetensors"};
+    char *waiting = text_format("%s/model.safetensors.tmp", folder);
+    bool cut_off = access(waiting, F_OK) == 0 && !model_matches(folder, weights);
+    for (size_t i = 0; cut_off && i < sizeof names / sizeof *names; i++) {
+        char *path = text_format("%s/%s", folder, names[i]);
+        char *temporary = text_format("%s.tmp", path);
+        if (access(temporary, F_OK) == 0 && rename(temporary, path) != 0)
+            die("%s: cannot rename: %s", temporary, strerror(errno));
+        folder_flush(path);
+        free(temporary);
+        free(path);
+    }
+    free(waiting);
 }
 
 /* What a run knows beside its weights and moments. */
@@ -2658,19 +2701,6 @@ static uint64_t state_fingerprint(const SafeTensors *file, const char *key) {
     return strtoull(text, NULL, 16);
 }
 
-/* Opens DIR/state.safetensors.  The caller calls safetensors_close. */
-SafeTensors *state_open(const char *folder) {
-    char *path = text_format("%s/state.safetensors", folder);
-    if (access(path, F_OK) != 0) die("%s: there is no run to resume: no such file", path);
-    SafeTensors *file = safetensors_open(path);
-    uint64_t version = state_count(file, "version");
-    if (version != STATE_VERSION)
-        die("%s: is of version %" PRIu64 ", this program writes and reads version %d", path,
-            version, STATE_VERSION);
-    free(path);
-    return file;
-}
-
 Progress state_progress(const SafeTensors *file) {
     return (Progress){
         .best_loss = state_number(file, "best_loss", INFINITY),
@@ -2683,6 +2713,27 @@ Progress state_progress(const SafeTensors *file) {
         .corpus = state_fingerprint(file, "corpus"),
         .tokenizer = state_fingerprint(file, "tokenizer"),
     };
+}
+
+/* Opens DIR/state.safetensors, and sees to it that DIR and DIR/best hold the models that belong
+ * to it.  The caller calls safetensors_close. */
+SafeTensors *state_open(const char *folder) {
+    char *path = text_format("%s/state.safetensors", folder);
+    char *best = text_format("%s/best", folder);
+    if (access(path, F_OK) != 0) die("%s: there is no run to resume: no such file", path);
+    SafeTensors *file = safetensors_open(path);
+    uint64_t version = state_count(file, "version");
+    if (version != STATE_VERSION)
+        die("%s: is of version %" PRIu64 ", this program writes and reads version %d", path,
+            version, STATE_VERSION);
+    Progress saved = state_progress(file);
+    save_finish(folder, saved.weights);
+    if (saved.best_weights) save_finish(best, saved.best_weights); /* 0: there is no best yet */
+    if (!model_matches(folder, saved.weights))
+        die("%s/model.safetensors: is not the model that the run's state was saved with", folder);
+    free(best);
+    free(path);
+    return file;
 }
 
 /* The moments and the step, for the model in `gpt`. */
@@ -2705,40 +2756,6 @@ void state_read(const SafeTensors *file, const GPT *gpt, Optimizer *optimizer) {
             if (!(isfinite(to[i]) && (!moment || to[i] >= 0)))
                 die("%s: Adam's moments hold a number that cannot be one", file->path);
     }
-}
-
-/* Gives the complete files that a killed run left under temporary names their own names. */
-static void model_finish(const char *folder) {
-    static const char *const names[] = {"vocab.json", "merges.txt", "config.json",
-                                        "model.safetensors"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        char *path = text_format("%s/%s", folder, names[i]);
-        char *temporary = text_format("%s.tmp", path);
-        if (access(temporary, F_OK) == 0 && rename(temporary, path) != 0)
-            die("%s: cannot rename: %s", temporary, strerror(errno));
-        folder_flush(path);
-        free(temporary);
-        free(path);
-    }
-}
-
-/* The model that a state belongs to.  The caller calls gpt_destroy. */
-GPT *model_read_matching(const char *folder, uint64_t weights) {
-    char *path = text_format("%s/model.safetensors", folder);
-    char *temporary = text_format("%s.tmp", path);
-    bool there = access(path, F_OK) == 0, waiting = access(temporary, F_OK) == 0;
-    if (!there && waiting) model_finish(folder);
-    GPT *gpt = model_read(folder, true);
-    if (weights_fingerprint(gpt) != weights && there && waiting) {
-        gpt_destroy(gpt);
-        model_finish(folder);
-        gpt = model_read(folder, true);
-    }
-    if (weights_fingerprint(gpt) != weights)
-        die("%s: is not the model that the run's state was saved with", path);
-    free(temporary);
-    free(path);
-    return gpt;
 }
 
 /* =========================================================================================
@@ -3397,7 +3414,7 @@ static void run_report(const Run *run, uint64_t step, bool stopped_early) {
 
 /* The loop itself.  Ends after o->steps steps, on Ctrl-C or SIGTERM, or when the validation
  * loss no longer falls.  Begins behind the last step that the optimizer has done: 0, or where
- * the run that is resumed was saved.             [glossary: Early stopping, Convergence] */
+ * the run that is resumed was saved.  [glossary: Pre-training, Early stopping, Convergence] */
 void run_train(Run *run) {
     const Options *o = run->o;
     OptimizerOptions update = {(float)o->beta1, (float)o->beta2, (float)o->eps,
@@ -4133,7 +4150,8 @@ static Config run_config(const Options *o, size_t vocab) {
                     vocab,     !o->no_bias, (float)o->dropout};
 }
 
-/* Memory of a run: all of it is allocated here, but for what run_restore has read. */
+/* Memory of a run: all of it is allocated here, but for what run_restore has read.  A fresh
+ * model starts from random weights, with --init from trained ones.    [glossary: Fine-tuning] */
 static void run_allocate(Run *run, const Config *config) {
     const Options *o = run->o;
     size_t B = o->micro_batch, T = config->context;
@@ -4210,15 +4228,10 @@ static void run_restore(Run *run, const SafeTensors *state) {
     if (now.corpus != saved.corpus)
         die("%s: was trained on another text than %s", o->resume,
             o->data[0] ? o->data[0] : "this project's, as it is now");
-    run->gpt = model_read_matching(o->resume, saved.weights);
+    run->gpt = model_read(o->resume, true);
     run->optimizer = optimizer_create(run->gpt->parameter_count);
     state_read(state, run->gpt, run->optimizer);
     run->progress = saved;
-    char *best = text_format("%s/best", o->resume);
-    char *waiting = text_format("%s/model.safetensors.tmp", best);
-    if (access(waiting, F_OK) == 0) gpt_destroy(model_read_matching(best, saved.best_weights));
-    free(waiting);
-    free(best);
     fprintf(stderr, "resumed after step %" PRIu64 "\n", run->optimizer->step);
 }
 
