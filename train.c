@@ -4151,7 +4151,7 @@ static Config run_config(const Options *o, size_t vocab) {
 }
 
 /* Memory of a run: all of it is allocated here, but for what run_restore has read.  A fresh
- * model starts from random weights, with --init from trained ones.    [glossary: Fine-tuning] */
+ * model starts from random weights, with --init from trained ones.  [glossary: Fine-tuning] */
 static void run_allocate(Run *run, const Config *config) {
     const Options *o = run->o;
     size_t B = o->micro_batch, T = config->context;
