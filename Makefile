@@ -60,7 +60,7 @@ check-faults: # one line broken at a time: the tests must notice
 
 # GPT-2's tokenizer, from the network or, with MIRROR=FOLDER, from a folder that has it.
 data/gpt2/merges.txt:
-	sh dev/data/fetch_gpt2.sh $(if $(MIRROR),--mirror $(MIRROR))
+	sh dev/data/fetch.sh gpt2 $(if $(MIRROR),--mirror $(MIRROR))
 
 build/matmul_steps build/kernels build/step: build/%: dev/bench/%.c $(SOURCES) | build
 	$(CC) $(FLAGS) $(OPENMP) $< -o $@ -lm

@@ -2749,7 +2749,7 @@ typedef struct {
     Schedule schedule;
     int32_t *inputs, *targets; /* (micro_batch,T) */
     float *dlosses;            /* (micro_batch,T) */
-    FILE *log;
+    FILE *log, *samples;
     char *best_folder;
     double best_loss, shown_loss; /* validation loss of the best model, and the latest one */
     double shown_accuracy;        /* the latest one of the validation part; rows only */
@@ -2836,19 +2836,31 @@ static void log_row(Run *run, uint64_t step, double loss, const Evaluation *e,
         die("%s/log.csv: cannot write: %s", run->o->out, strerror(errno));
 }
 
-/* Shows what the model would write now, from the first token of the text on; of rows with a
- * prompt, the answer to the last one's. */
-static void sample_show(Run *run, size_t count) {
+/* Shows what the model would write now, and adds it to samples.txt: from the first token of the
+ * text on, or as rows with the last row's prompt. */
+static void sample_show(Run *run, size_t count, uint64_t step) {
     Sampling sampling = {0.8, 0, 1.0, false};
     const Row *last = run->o->rows ? &run->corpus.rows[run->corpus.row_count - 1] : NULL;
-    fputs(last ? "--- sample:\n" : "--- sample: ", stderr);
+    char *text;
+    size_t size;
+    FILE *stream = open_memstream(&text, &size);
+    if (!stream) die("no memory for a sample");
     if (last)
         rows_generate(run->gpt, run->cache, run->tokenizer, run->corpus.tokens + last->start,
-                      last->answer - last->start, count, &sampling, run->o->seed, stderr);
+                      last->answer - last->start, count, &sampling, run->o->seed, stream);
     else
         text_generate(run->gpt, run->cache, run->tokenizer, run->corpus.tokens, 1, count,
-                      &sampling, run->o->seed, stderr);
+                      &sampling, run->o->seed, stream);
+    if (fclose(stream) != 0) die("no memory for a sample");
+    fputs(last ? "--- sample:\n" : "--- sample: ", stderr);
+    fwrite(text, 1, size, stderr);
     fputs(last ? "---\n" : "\n---\n", stderr);
+    fprintf(run->samples, "--- step %llu\n", (unsigned long long)step);
+    fwrite(text, 1, size, run->samples);
+    fputs(last ? "" : "\n", run->samples);
+    free(text);
+    if (fflush(run->samples) != 0)
+        die("%s/samples.txt: cannot write: %s", run->o->out, strerror(errno));
 }
 
 /* Loss on the validation part; notes whether the model is the best so far.  A model that has
@@ -2895,7 +2907,7 @@ static bool evaluation_run(Run *run, uint64_t step, double loss, float lr, doubl
             (unsigned long long)step, o->out);
     if (step > 0) model_write(run->gpt, run->tokenizer, o->out);
     if (improved) model_write(run->gpt, run->tokenizer, run->best_folder);
-    if (step > 0 && o->sample) sample_show(run, o->sample);
+    if (step > 0 && o->sample) sample_show(run, o->sample, step);
     return !(o->patience && run->bad_evaluations >= o->patience);
 }
 
@@ -3495,6 +3507,8 @@ static void run_corpus(Run *run, const Bytes *text, size_t T) {
 static void run_destroy(Run *run) {
     if (run->log && fclose(run->log) != 0)
         die("%s/log.csv: cannot write: %s", run->o->out, strerror(errno));
+    if (run->samples && fclose(run->samples) != 0)
+        die("%s/samples.txt: cannot write: %s", run->o->out, strerror(errno));
     tokenizer_destroy(run->tokenizer);
     gpt_destroy(run->gpt);
     activations_destroy(run->activations);
@@ -3550,6 +3564,37 @@ static void run_allocate(Run *run, const Config *config) {
     run->dlosses = memory_allocate(B * T, sizeof *run->dlosses);
 }
 
+static FILE *run_file(const Options *o, const char *name) { /* a new one in --out */
+    char *path = text_format("%s/%s", o->out, name);
+    FILE *file = fopen(path, "w");
+    if (!file) die("%s: cannot create: %s", path, strerror(errno));
+    free(path);
+    return file;
+}
+
+/* What a run was made with: settings.txt holds a line for each option, as it would be given. */
+static void settings_write(const Options *o) {
+    FILE *file = run_file(o, "settings.txt");
+    for (size_t i = 0; i < OPTION_ROWS; i++) {
+        const struct OptionRow *row = &OPTIONS[i];
+        const char *field = (const char *)o + row->place;
+        const char *const *texts = (const char *const *)field;
+        if (!strchr(row->commands, 't')) continue;
+        if (row->type == FLAG && *(const bool *)field) fprintf(file, "--%s\n", row->name);
+        if (row->type == COUNT)
+            fprintf(file, "--%s %zu\n", row->name, *(const size_t *)field);
+        if (row->type == REAL)
+            fprintf(file, "--%s %.15g\n", row->name, *(const double *)field);
+        if (row->type == CHOICE)
+            fprintf(file, "--%s %s\n", row->name, row->choices[*(const int *)field]);
+        if (row->type == TEXT || row->type == TEXTS)
+            for (size_t n = 0; texts[n] && (n == 0 || row->type == TEXTS); n++)
+                fprintf(file, "--%s %s\n", row->name, texts[n]);
+    }
+    if (fclose(file) != 0)
+        die("%s/settings.txt: cannot write: %s", o->out, strerror(errno));
+}
+
 static void command_train(const Options *o) {
     Run run = {.o = o, .best_loss = INFINITY, .terminal = isatty(STDERR_FILENO)};
     char *path = text_format("%s/model.safetensors", o->out);
@@ -3580,10 +3625,9 @@ static void command_train(const Options *o) {
     }
     run.best_folder = text_format("%s/best", o->out);
     folder_create(o->out);
-    path = text_format("%s/log.csv", o->out);
-    run.log = fopen(path, "w");
-    if (!run.log) die("%s: cannot create: %s", path, strerror(errno));
-    free(path);
+    settings_write(o);
+    run.log = run_file(o, "log.csv");
+    run.samples = run_file(o, "samples.txt");
     fprintf(run.log, "step,epoch,tokens,loss,val_loss,val_bits_per_byte,lr,norm,"
                      "tokens_per_second,seconds,val_accuracy,train_accuracy\n");
     run_train(&run);

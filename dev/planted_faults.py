@@ -322,6 +322,7 @@ FAULTS = [
     ("split_evaluate", "if (targets[i] < 0) continue;", "if (targets[i] < 0) { tokens++; continue; }",
      "padding lowers the validation loss", [R]),
     ("split_evaluate", "split->rows ? i : i * T", "i * T", "rows are counted as windows", [R]),
+    ("sample_show", "fwrite(text, 1, size, run->samples);", "", "samples.txt holds no samples", [R]),
     ("rows_right", "targets[n + i] < 0 ||", "", "padding must be guessed", [R]),
     ("rows_right", "n < (b + 1) * T; n += a->head_rows", "n < b * T + 1; n += a->head_rows", "only the first logits are looked at", [R]),
     ("text_generate", "if (sampling->line && bytes == 1 && *text == '\\n') break;", "", "a row does not end", [R]),

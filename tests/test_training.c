@@ -889,6 +889,27 @@ static void test_rows_run(void) {
     }
     log_free(&history);
     ending_free(&ending);
+    char *settings_path = path_of("rows/settings.txt"), *samples_path = path_of("rows/samples.txt");
+    Bytes settings = file_read(settings_path), samples = file_read(samples_path);
+    const char *lines[] = {"--rows\n", "--answer-after =\n", "--context 8\n", "--lr 0.01\n",
+                           "--min-lr 0.001\n", "--order epochs\n", "--warmup 20\n", path};
+    size_t found = 0;
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+        found += strstr((char *)settings.data, lines[i]) != NULL;
+    check(found == sizeof lines / sizeof *lines && !strstr((char *)settings.data, "--recompute"),
+          "settings.txt: %zu of %zu options that were given or follow from others, and no other "
+          "flag", found, sizeof lines / sizeof *lines);
+    const char *at = (char *)samples.data;
+    for (int step = 50; at && step <= 200; step += 50) {
+        char *head = text_format("--- step %d\n9d=", step);
+        at = strstr(at, head);
+        free(head);
+    }
+    check(at != NULL, "samples.txt: a sample from each of four evaluations, in order");
+    free(settings.data);
+    free(samples.data);
+    free(settings_path);
+    free(samples_path);
     char *model = path_of("rows");
     ending = train_run("generate --rows --model %s --prompt 7b= --tokens 1 --temperature 0",
                        model);
