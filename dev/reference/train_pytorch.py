@@ -144,10 +144,11 @@ class Epochs:
         return drawn
 
 
-def evaluate(model, part, most=None):
-    """The mean loss over a part, and the share of sequences whose every target is likeliest."""
+def evaluate(model, part, lengths, most=None):
+    """Of a part: the mean loss, bits per byte, and the share of sequences whose every target is
+    the likeliest token.  lengths: the bytes of each token."""
     model.eval()
-    total, targets_seen, right = 0.0, 0, 0
+    total, targets_seen, bytes_seen, right = 0.0, 0, 0, 0
     starts = part.starts
     if most and most < part.count:
         starts = starts[torch.arange(most) * part.count // most]
@@ -158,20 +159,21 @@ def evaluate(model, part, most=None):
             total += F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1,
                                      reduction="sum").item()
             targets_seen += int((targets >= 0).sum())
+            bytes_seen += int(lengths[targets[targets >= 0]].sum())
             right += int(((logits.argmax(-1) == targets) | (targets < 0)).all(-1).sum())
     model.train()
-    return total / targets_seen, right / len(starts)
+    return total / targets_seen, total / math.log(2) / bytes_seen, right / len(starts)
 
 
 LOG_HEADER = ("step,epoch,tokens,loss,val_loss,val_bits_per_byte,lr,norm,tokens_per_second,seconds,"
               "val_accuracy,train_accuracy")
 
 
-def train(o, seed, train_part, validation_part, vocabulary):
+def train(o, seed, train_part, validation_part, lengths):
     """One run; returns the validation losses at each evaluation, and seconds for each step.
     With --out, it leaves a log.csv with train.c's columns in --out plus the seed."""
     torch.manual_seed(seed)
-    model = Model(o, vocabulary)
+    model = Model(o, len(lengths))
     groups = [
         {"params": [p for p in model.parameters() if p.dim() >= 2],
          "weight_decay": o.weight_decay},
@@ -186,17 +188,17 @@ def train(o, seed, train_part, validation_part, vocabulary):
         print(LOG_HEADER, file=log)
     for step in range(o.steps + 1):
         if step % o.eval_every == 0 or step == o.steps:
-            losses[step], right = evaluate(model, validation_part)
+            losses[step], bits, right = evaluate(model, validation_part, lengths)
             text, accuracies = "", ","
             if o.rows:
-                train_right = evaluate(model, train_part, o.eval_batches * o.batch)[1]
+                train_right = evaluate(model, train_part, lengths, o.eval_batches * o.batch)[2]
                 text = f", {100 * right:.2f}% right, of the training part {100 * train_right:.2f}%"
                 accuracies = f"{right:.6g},{train_right:.6g}"
             print(f"seed {seed}  step {step:6d}  validation loss {losses[step]:.4f}{text}",
                   flush=True)
             if log:
                 epoch = step * o.batch / train_part.count
-                print(f"{step},{epoch:.4f},,{last},{losses[step]:.9g},,,,,{seconds:.3f},{accuracies}",
+                print(f"{step},{epoch:.4f},,{last},{losses[step]:.9g},{bits:.9g},,,,{seconds:.3f},{accuracies}",
                       file=log, flush=True)
         if step == o.steps:
             break
@@ -221,6 +223,22 @@ def train(o, seed, train_part, validation_part, vocabulary):
     return losses, seconds / o.steps
 
 
+def bpe_encode(folder, data):
+    """Ids of a text by the vocab.json and merges.txt that train.c left in a model's folder, and
+    the bytes of each token: its name there has one character for each."""
+    import json
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    with open(os.path.join(folder, "vocab.json"), encoding="utf-8") as file:
+        vocabulary = json.load(file)
+    t = Tokenizer(models.BPE.from_file(os.path.join(folder, "vocab.json"),
+                                       os.path.join(folder, "merges.txt")))
+    t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    lengths = torch.zeros(len(vocabulary), dtype=torch.long)
+    for name, token in vocabulary.items():
+        lengths[token] = len(name)
+    return t.encode(data.decode("utf-8")).ids, lengths
+
+
 def options():
     p = argparse.ArgumentParser(description="Train a GPT in PyTorch with train.c's settings.")
     p.add_argument("--data", required=True, metavar="FILE")
@@ -238,6 +256,7 @@ def options():
     p.add_argument("--schedule", choices=["constant", "cosine"], default="cosine")
     p.add_argument("--rows", action="store_true", help="each line is a sequence of its own")
     p.add_argument("--answer-after", metavar="CHAR", help="only what follows it is in the loss")
+    p.add_argument("--tokenizer", metavar="FOLDER", help="with vocab.json and merges.txt")
     p.add_argument("--untied", action="store_true", help="the head has a matrix of its own")
     p.add_argument("--initial", choices=["gpt2", "pytorch"], default="gpt2")
     p.add_argument("--out", metavar="PREFIX", help="of the folder of each seed's log.csv")
@@ -270,6 +289,7 @@ def main():
     # The vocabulary is the bytes that occur anywhere in the file, in order of their value.
     alphabet = sorted(set(data))
     ids = {byte: i for i, byte in enumerate(alphabet)}
+    lengths = torch.ones(len(alphabet), dtype=torch.long)
     if o.rows:
         lines = data.removesuffix(b"\n").split(b"\n")
         n = len(lines)
@@ -280,7 +300,11 @@ def main():
         train_part, validation_part = (Rows(part, ids, o.context, mark)
                                        for part in (lines[: ends[0]], lines[ends[0] : ends[1]]))
     else:
-        tokens = torch.tensor([ids[byte] for byte in data])
+        if o.tokenizer:
+            ids, lengths = bpe_encode(o.tokenizer, data)
+            tokens = torch.tensor(ids)
+        else:
+            tokens = torch.tensor([ids[byte] for byte in data])
         n = len(tokens)
         n_train, n_validation = int(n * (1 - o.validation - o.test)), int(n * o.validation)
         if min(n_train, n_validation) <= o.context:
@@ -288,10 +312,10 @@ def main():
                      f" {o.context}")
         train_part = Windows(tokens[:n_train], o.context)
         validation_part = Windows(tokens[n_train : n_train + n_validation], o.context)
-    print(f"{os.path.basename(o.data)}: {len(alphabet)} different bytes, {train_part.count}"
+    print(f"{os.path.basename(o.data)}: vocabulary {len(lengths)}, {train_part.count}"
           f" sequences to train, {validation_part.count} for validation; PyTorch"
           f" {torch.__version__}, {o.threads} thread(s)", flush=True)
-    results = [train(o, seed, train_part, validation_part, len(alphabet))
+    results = [train(o, seed, train_part, validation_part, lengths)
                for seed in o.seeds]
     print("validation loss over seeds:")
     for step in results[0][0]:

@@ -18,20 +18,31 @@ if [ $# -ne 1 ] || [ ! -f "dev/runs/$name.sh" ] || [ "$name" = reproduce ]; then
 fi
 fetch() { sh dev/data/fetch.sh "$@" ${MIRROR:+--mirror "$MIRROR"}; }
 make_text() { "$python" dev/data/make.py "$@"; }
-python=${PYTHON:-python3} seeds=${SEEDS:-1 2 3} ours=''
+python=${PYTHON:-python3} seeds=${SEEDS:-1 2 3} ours='' pytorch=''
 . "dev/runs/$name.sh"
 
-# A column of the log.csv files that are named: each one's lowest, highest or last value, and
-# mean and deviation over them.
+# A column of the log.csv files that are named: its lowest or last value in each, or, where a
+# number is given, the first step at which it is that high; and mean and deviation over them.
 summary() { # title, column, which, files
     title=$1 column=$2 which=$3
     shift 3
     awk -F, -v title="$title" -v column="$column" -v which="$which" '
-        FNR == 1 { for (i = 1; i <= NF; i++) if ($i == column) at = i; if (file++) end(); value = ""; next }
-        $at != "" && (value == "" || which == "last" || (which == "lowest") == ($at < value)) { value = $at; step = $1 }
-        function end() { shown = shown sprintf("  %.4f (step %d)", value, step); n++; sum += value; square += value * value }
-        END { end(); d = n > 1 ? sqrt((square - sum * sum / n) / (n - 1) + 1e-18) : 0
-              printf "%-10s %s %s:%s\n%-10s mean %.4f, deviation %.4f\n", title, which, column, shown, "", sum / n, d }' "$@"
+        FNR == 1 { if (file++) end(); for (at = 1; $at != column; at++); value = ""; next }
+        $at == "" { next }
+        which == "last" || which == "lowest" && (value == "" || $at + 0 < value) { value = $at + 0; step = $1 }
+        which + 0 && value == "" && $at >= which { value = $1 }
+        function end() {
+            if (value == "") { shown = shown "  never"; return }
+            shown = shown (which + 0 ? "  " value : sprintf("  %.4f (step %d)", value, step))
+            n++; sum += value; square += value * value
+        }
+        END {
+            end()
+            printf "%-10s %s\n", title, which + 0 ? column " reaches " which " at step" shown : which " " column shown
+            if (!n) exit
+            d = n > 1 ? (square - sum * sum / n) / (n - 1) : 0
+            printf "%-10s mean %.4f, deviation %.4f\n", "", sum / n, d > 0 ? sqrt(d) : 0
+        }' "$@"
 }
 
 if [ "${ONLY-}" != summary ]; then
@@ -39,7 +50,7 @@ if [ "${ONLY-}" != summary ]; then
     [ -n "${PYTORCH-}" ] || make -s build/train
     for seed in $seeds; do
         if [ -n "${PYTORCH-}" ]; then
-            "$python" dev/reference/train_pytorch.py $settings --seeds "$seed" --threads "${THREADS:-$(nproc)}" --out "out/$name-pytorch-"
+            "$python" dev/reference/train_pytorch.py $settings $pytorch --seeds "$seed" --threads "${THREADS:-$(nproc)}" --out "out/$name-pytorch-"
         else
             ./build/train $settings $ours --seed "$seed" ${THREADS:+--threads "$THREADS"} --out "out/$name-$seed" --overwrite
         fi
@@ -52,6 +63,9 @@ for kind in '' pytorch-; do
     for seed in $seeds; do
         [ ! -f "out/$name-$kind$seed/log.csv" ] || set -- "$@" "out/$name-$kind$seed/log.csv"
     done
-    [ $# -eq 0 ] || summary "${kind:+PyTorch}" "$column" "$which" "$@"
-done | sed 's/^          \([lh]\)/train.c    \1/'
+    title=${kind:+PyTorch}
+    for figure in $figures; do
+        [ $# -eq 0 ] || summary "${title:-train.c}" "${figure%:*}" "${figure#*:}" "$@"
+    done
+done
 echo "published  $published"
