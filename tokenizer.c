@@ -55,14 +55,17 @@ static const char *program_name = "tokenizer"; /* opens every message; train.c s
 
 /* Files that are written but have not taken their names yet: taken away on the way out. */
 enum { PENDING_MAX = 16 };
-static struct { char *temporary, *path; } pending_files[PENDING_MAX];
+static struct {
+    char *temporary, *path; /* no temporary: this file is to go */
+} pending_files[PENDING_MAX];
 static int pending_count;
 
 /* Control bytes, which a hostile file may have put into a name, are shown as '?': a message is
  * one line, and no terminal obeys it. */
 void message_print(const char *format, va_list arguments) {
     char text[1024];
-    for (int i = 0; i < pending_count; i++) unlink(pending_files[i].temporary);
+    for (int i = 0; i < pending_count; i++)
+        if (pending_files[i].temporary) unlink(pending_files[i].temporary);
     vsnprintf(text, sizeof text, format, arguments);
     for (char *c = text; *c; c++)
         if ((unsigned char)*c < 0x20 || *c == 0x7F) *c = '?';
@@ -160,7 +163,8 @@ Bytes file_read(const char *path) {
  * cut included, sees the old file or the new one.
  *
  * Files that belong together are written between files_hold() and files_release(): they take
- * their names at the end, one behind the other, when nothing can fail for want of room. */
+ * their names at the end, in the order in which they were created, when nothing can fail for
+ * want of room. */
 typedef struct {
     FILE *stream;
     char *path, *temporary; /* they belong to the list of pending files */
@@ -178,14 +182,20 @@ FileWriter file_create(const char *path) {
     return file;
 }
 
-__attribute__((noreturn)) static void file_fail(const char *temporary, const char *path) {
-    die("%s: cannot write: %s (%s, if there was one, is as it was)", temporary,
-        strerror(errno), path);
+/* When the held files take their names, this one goes, if it is there. */
+void file_drop(const char *path) {
+    assert(files_held && pending_count < PENDING_MAX);
+    pending_files[pending_count].temporary = NULL;
+    pending_files[pending_count++].path = text_format("%s", path);
+}
+
+__attribute__((noreturn)) static void file_fail(const char *temporary) {
+    die("%s: cannot write: %s; what was saved before is as it was", temporary, strerror(errno));
 }
 
 void file_write(FileWriter *file, const void *data, size_t bytes) {
     if (bytes && fwrite(data, 1, bytes, file->stream) != bytes)
-        file_fail(file->temporary, file->path);
+        file_fail(file->temporary);
 }
 
 /* Makes a finished rename of a file in this folder survive a power cut. */
@@ -199,19 +209,21 @@ void folder_flush(const char *path) {
     free(folder);
 }
 
-/* Gives all pending files their names. */
+/* Gives all pending files their names.  From here on they are complete: should one keep its
+ * temporary name, because the machine stops or the rename fails, it stays and is not lost. */
 void files_release(void) {
+    int count = pending_count;
     files_held = false;
-    for (int i = 0; i < pending_count; i++) {
-        char *temporary = pending_files[i].temporary, *path = pending_files[i].path;
-        if (rename(temporary, path) != 0) file_fail(temporary, path);
-        folder_flush(path);
-    }
-    for (int i = 0; i < pending_count; i++) {
-        free(pending_files[i].temporary);
-        free(pending_files[i].path);
-    }
     pending_count = 0;
+    for (int i = 0; i < count; i++) {
+        char *temporary = pending_files[i].temporary, *path = pending_files[i].path;
+        if (temporary ? rename(temporary, path) != 0 : unlink(path) != 0 && errno != ENOENT)
+            die("%s: cannot be replaced: %s; its new contents may be in %s.tmp", path,
+                strerror(errno), path);
+        folder_flush(path);
+        free(temporary);
+        free(path);
+    }
 }
 
 void files_hold(void) { files_held = true; }
@@ -222,7 +234,7 @@ void file_commit(FileWriter *file) {
     int error = errno;
     if (fclose(file->stream) != 0 || !good) {
         if (!good) errno = error;
-        file_fail(file->temporary, file->path);
+        file_fail(file->temporary);
     }
     if (!files_held) files_release();
 }
@@ -434,6 +446,20 @@ static void json_skip_at(Json *j, int depth) {
 /* Steps over one value of any kind.  It calls itself for what stands in brackets, but not
  * deeper than JSON_DEPTH_MAX: no file can exhaust the stack. */
 void json_skip(Json *j) { json_skip_at(j, 0); }
+
+/* A text as a JSON string, quotes included.  The caller frees it. */
+char *json_quote(const char *text) {
+    char *out = memory_allocate(6 * strlen(text) + 3, 1), *to = out;
+    *to++ = '"';
+    for (; *text; text++)
+        if ((unsigned char)*text < 0x20) to += snprintf(to, 7, "\\u%04x", (unsigned)*text);
+        else {
+            if (*text == '"' || *text == '\\') *to++ = '\\';
+            *to++ = *text;
+        }
+    *to = '"';
+    return out;
+}
 
 /* Nothing but blanks may follow. */
 void json_end(Json *j) {

@@ -2029,7 +2029,8 @@ double optimizer_step(GPT *gpt, Optimizer *optimizer, const OptimizerOptions *o,
  *
  * A model on disk is a folder as Hugging Face writes it for GPT-2: model.safetensors,
  * config.json and the tokenizer's vocab.json and merges.txt.  So what was trained here opens
- * there.
+ * there.  Beside them, state.safetensors holds what a run needs besides the weights to go on as
+ * if it had never stopped: Adam's moments, a few counters, and every setting.
  *
  * A safetensors file is: 8 bytes, the length n of the header, little-endian; n bytes of JSON,
  * {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [from, to]}, ...}, offsets counted
@@ -2048,6 +2049,7 @@ typedef struct {
     char *path;
     unsigned char *data; /* the whole file, mapped */
     size_t size, count;
+    size_t header; /* bytes: 8 and the JSON text */
     SafeTensor *tensors;
 } SafeTensors;
 
@@ -2124,12 +2126,13 @@ SafeTensors *safetensors_open(const char *path) {
         die("%s: its header should have %llu bytes, the file has %zu: damaged, not "
             "complete, or not a safetensors file",
             path, (unsigned long long)header, file->size);
-    Json j = {file->data, 8 + (size_t)header, 8, path, true};
+    file->header = 8 + (size_t)header;
+    Json j = {file->data, file->header, 8, path, true};
     char name[128];
     json_enter(&j, '{');
     while (json_key(&j, name, sizeof name)) {
         if (!strcmp(name, "__metadata__")) json_skip(&j);
-        else safetensors_entry(file, &j, name, 8 + (size_t)header);
+        else safetensors_entry(file, &j, name, file->header);
     }
     json_end(&j);
     return file;
@@ -2162,23 +2165,44 @@ const void *safetensors_find(const SafeTensors *file, const char *name, const ch
     return file->data + t->start;
 }
 
-/* A model without biases is written with biases of 0: the same function, and every reader of
- * GPT-2 models has all that it looks for. */
-static void weights_write(const GPT *gpt, const char *path) {
-    Config full = gpt->config;
-    full.bias = true;
-    GPT all = {.config = full};
-    all.table = memory_allocate(gpt->tensor_count, sizeof *all.table);
-    all.tensor_count = table_fill(&full, all.table, &all.parameter_count);
-    char *header = text_format("{\"__metadata__\": {\"format\": \"pt\"}");
-    for (size_t i = 0; i < all.tensor_count; i++) {
-        const Tensor *t = &all.table[i];
+/* The text that __metadata__ holds under a key, into room; false if there is none. */
+bool safetensors_text(const SafeTensors *file, const char *key, char *room, size_t size) {
+    Json j = {file->data, file->header, 8, file->path, true};
+    char name[128];
+    bool found = false;
+    json_enter(&j, '{');
+    while (json_key(&j, name, sizeof name)) {
+        bool metadata = !strcmp(name, "__metadata__");
+        if (!metadata) json_skip(&j);
+        else
+            for (json_enter(&j, '{'); json_key(&j, name, sizeof name);)
+                if (strcmp(name, key)) json_skip(&j);
+                else json_string(&j, room, size), found = true;
+    }
+    return found;
+}
+
+/* A tensor to be written: its name, its row of the table for the shape, its numbers. */
+typedef struct {
+    char name[72];
+    const Tensor *like;
+    const float *numbers; /* NULL: zeros */
+} TensorSource;
+
+/* metadata: members of a JSON object, texts all of them. */
+static void safetensors_write(const char *path, const char *metadata,
+                              const TensorSource *tensors, size_t count) {
+    char *header = text_format("{\"__metadata__\": {%s}", metadata);
+    size_t end = 0;
+    for (size_t i = 0; i < count; i++) {
+        const Tensor *t = tensors[i].like;
+        size_t start = end;
+        end += t->shape[0] * t->shape[1] * sizeof(float);
         char *second = t->rank == 2 ? text_format(", %zu", t->shape[1]) : text_format("%s", "");
         char *longer =
             text_format("%s, \"%s\": {\"dtype\": \"F32\", \"shape\": [%zu%s], "
                         "\"data_offsets\": [%zu, %zu]}",
-                        header, t->name, t->shape[0], second, t->offset * sizeof(float),
-                        (t->offset + t->count) * sizeof(float));
+                        header, tensors[i].name, t->shape[0], second, start, end);
         free(second);
         free(header);
         header = longer;
@@ -2191,16 +2215,28 @@ static void weights_write(const GPT *gpt, const char *path) {
     file_write(&file, size, sizeof size);
     file_write(&file, header, length - 1);
     file_write(&file, "}       ", 1 + padded - length);
-    for (size_t i = 0; i < all.tensor_count; i++) {
-        const Tensor *t = &gpt->table[i];
-        float *zeros = t->count ? NULL : memory_allocate(all.table[i].count, sizeof *zeros);
-        file_write(&file, zeros ? zeros : gpt->weights + t->offset,
-                   all.table[i].count * sizeof(float));
+    for (size_t i = 0; i < count; i++) {
+        size_t N = tensors[i].like->shape[0] * tensors[i].like->shape[1];
+        float *zeros = tensors[i].numbers ? NULL : memory_allocate(N, sizeof *zeros);
+        file_write(&file, zeros ? zeros : tensors[i].numbers, N * sizeof(float));
         free(zeros);
     }
     file_commit(&file);
     free(header);
-    free(all.table);
+}
+
+/* A model without biases is written with biases of 0: the same function, and every reader of
+ * GPT-2 models has all that it looks for. */
+static void weights_write(const GPT *gpt, const char *path) {
+    TensorSource *sources = memory_allocate(gpt->tensor_count, sizeof *sources);
+    for (size_t i = 0; i < gpt->tensor_count; i++) {
+        const Tensor *t = &gpt->table[i];
+        sources[i].like = t;
+        sources[i].numbers = t->count ? gpt->weights + t->offset : NULL;
+        memcpy(sources[i].name, t->name, sizeof t->name);
+    }
+    safetensors_write(path, "\"format\": \"pt\"", sources, gpt->tensor_count);
+    free(sources);
 }
 
 static void config_write(const Config *config, const char *path) {
@@ -2316,18 +2352,197 @@ GPT *model_read(const char *folder, bool training) {
     return gpt;
 }
 
-/* Writes the model and its tokenizer into a folder: all four files, or none. */
-void model_write(const GPT *gpt, const Tokenizer *tokenizer, const char *folder) {
+/* Between files_hold() and files_release().  A tokenizer of NULL leaves all but the weights as
+ * they stand there. */
+static void model_files(const GPT *gpt, const Tokenizer *tokenizer, const char *folder) {
     folder_create(folder);
     char *config_path = text_format("%s/config.json", folder);
     char *weights_path = text_format("%s/model.safetensors", folder);
-    files_hold();
-    tokenizer_save(tokenizer, folder);
-    config_write(&gpt->config, config_path);
+    if (tokenizer) {
+        tokenizer_save(tokenizer, folder);
+        config_write(&gpt->config, config_path);
+    }
     weights_write(gpt, weights_path);
-    files_release();
     free(config_path);
     free(weights_path);
+}
+
+/* Writes the model and its tokenizer into a folder: all four files, or none. */
+void model_write(const GPT *gpt, const Tokenizer *tokenizer, const char *folder) {
+    files_hold();
+    model_files(gpt, tokenizer, folder);
+    files_release();
+}
+
+/* --- The state of a run ---------------------------------------------------------------------
+ * The step, and with it the place in the data and every random draw: all of them are functions
+ * of the seed and the step (section 2).  So no generator has a state that would have to be
+ * saved.
+ *
+ * Model and state are two files, and no system renames two files at once.  So the state says
+ * which weights it belongs to, by their fingerprint, and takes its name first; the new model is
+ * then complete under its temporary name.  A run that was killed between the two renames is
+ * told by a model that is not the state's, and model_read_matching finishes what was begun. */
+
+/* A number that stands for a row of bytes: another row has, in all likelihood, another number.
+ * It finds what was mixed up or damaged; it is no lock against a forger. */
+uint64_t fingerprint(uint64_t start, const void *data, size_t bytes) {
+    const unsigned char *from = data;
+    for (size_t i = 0; i < bytes; i += 8) {
+        uint64_t word = 0;
+        memcpy(&word, from + i, bytes - i < 8 ? bytes - i : 8);
+        start = random_bits(start ^ word, bytes);
+    }
+    return start;
+}
+
+uint64_t weights_fingerprint(const GPT *gpt) {
+    return fingerprint(0, gpt->weights, gpt->parameter_count * sizeof(float));
+}
+
+/* What a run knows beside its weights and moments. */
+typedef struct {
+    double best_loss, shown_loss; /* validation loss of the best model, and the latest one */
+    uint64_t best_step, bad_evaluations; /* since the best one */
+    double seconds;                      /* of work so far */
+    uint64_t weights, best_weights;      /* fingerprints of the last and the best model, */
+    uint64_t corpus, tokenizer;          /* of the tokens trained on, and of the vocabulary */
+} Progress;
+
+enum { STATE_VERSION = 1 };
+
+/* settings: members of a JSON object; section 12 makes them from the table of options. */
+static void state_write(const char *path, const GPT *gpt, const Optimizer *optimizer,
+                        const Progress *p, const char *settings) {
+    TensorSource *sources = memory_allocate(2 * gpt->tensor_count, sizeof *sources);
+    size_t n = 0;
+    for (int moment = 0; moment < 2; moment++)
+        for (size_t i = 0; i < gpt->tensor_count; i++) {
+            const Tensor *t = &gpt->table[i];
+            if (!t->count) continue;
+            sources[n].like = t;
+            sources[n].numbers = (moment ? optimizer->v : optimizer->m) + t->offset;
+            snprintf(sources[n].name, sizeof sources[n].name, "%c.%s", "mv"[moment], t->name);
+            n++;
+        }
+    char *metadata = text_format(
+        "\"version\": \"%d\", \"step\": \"%" PRIu64 "\", \"best_loss\": \"%.17g\", "
+        "\"shown_loss\": \"%.17g\", \"best_step\": \"%" PRIu64 "\", \"bad_evaluations\": "
+        "\"%" PRIu64 "\", \"seconds\": \"%.3f\", \"weights\": \"%016" PRIx64 "\", "
+        "\"best_weights\": \"%016" PRIx64 "\", \"corpus\": \"%016" PRIx64 "\", "
+        "\"tokenizer\": \"%016" PRIx64 "\"%s",
+        STATE_VERSION, optimizer->step, p->best_loss, p->shown_loss, p->best_step,
+        p->bad_evaluations, p->seconds, p->weights, p->best_weights, p->corpus, p->tokenizer,
+        settings);
+    safetensors_write(path, metadata, sources, n);
+    free(metadata);
+    free(sources);
+}
+
+/* A number of the metadata, from 0 to `high`; NaN is one too. */
+static double state_number(const SafeTensors *file, const char *key, double high) {
+    char text[64], *end = text;
+    double value = safetensors_text(file, key, text, sizeof text) ? strtod(text, &end) : NAN;
+    if (end == text || *end || !(isnan(value) || (value >= 0 && value <= high)))
+        die("%s: \"%s\" is missing or out of range", file->path, key);
+    return value;
+}
+
+static uint64_t state_count(const SafeTensors *file, const char *key) {
+    double value = state_number(file, key, 1e15);
+    if (value != floor(value)) die("%s: \"%s\" is no whole number", file->path, key);
+    return (uint64_t)value;
+}
+
+static uint64_t state_fingerprint(const SafeTensors *file, const char *key) {
+    char text[64];
+    if (!safetensors_text(file, key, text, sizeof text) || strlen(text) != 16 ||
+        strspn(text, "0123456789abcdef") != 16)
+        die("%s: \"%s\" is missing, or not 16 hexadecimal digits", file->path, key);
+    return strtoull(text, NULL, 16);
+}
+
+/* Opens DIR/state.safetensors.  The caller calls safetensors_close. */
+SafeTensors *state_open(const char *folder) {
+    char *path = text_format("%s/state.safetensors", folder);
+    if (access(path, F_OK) != 0) die("%s: there is no run to resume: no such file", path);
+    SafeTensors *file = safetensors_open(path);
+    uint64_t version = state_count(file, "version");
+    if (version != STATE_VERSION)
+        die("%s: is of version %" PRIu64 ", this program writes and reads version %d", path,
+            version, STATE_VERSION);
+    free(path);
+    return file;
+}
+
+Progress state_progress(const SafeTensors *file) {
+    return (Progress){
+        .best_loss = state_number(file, "best_loss", INFINITY),
+        .shown_loss = state_number(file, "shown_loss", INFINITY),
+        .best_step = state_count(file, "best_step"),
+        .bad_evaluations = state_count(file, "bad_evaluations"),
+        .seconds = state_number(file, "seconds", 1e12),
+        .weights = state_fingerprint(file, "weights"),
+        .best_weights = state_fingerprint(file, "best_weights"),
+        .corpus = state_fingerprint(file, "corpus"),
+        .tokenizer = state_fingerprint(file, "tokenizer"),
+    };
+}
+
+/* The moments and the step, for the model in `gpt`. */
+void state_read(const SafeTensors *file, const GPT *gpt, Optimizer *optimizer) {
+    optimizer->step = state_count(file, "step");
+    for (int moment = 0; moment < 2; moment++) {
+        float *to = moment ? optimizer->v : optimizer->m;
+        for (size_t i = 0; i < gpt->tensor_count; i++) {
+            const Tensor *t = &gpt->table[i];
+            char name[72];
+            size_t count = 0;
+            if (!t->count) continue;
+            snprintf(name, sizeof name, "%c.%s", "mv"[moment], t->name);
+            const void *numbers = safetensors_find(file, name, "F32", &count, NULL, NULL);
+            if (!numbers || count != t->count)
+                die("%s: tensor %s is missing or has not the model's shape", file->path, name);
+            memcpy(to + t->offset, numbers, count * sizeof(float));
+        }
+        for (size_t i = 0; i < gpt->parameter_count; i++)
+            if (!(isfinite(to[i]) && (!moment || to[i] >= 0)))
+                die("%s: Adam's moments hold a number that cannot be one", file->path);
+    }
+}
+
+/* Gives the complete files that a killed run left under temporary names their own names. */
+static void model_finish(const char *folder) {
+    static const char *const names[] = {"vocab.json", "merges.txt", "config.json",
+                                        "model.safetensors"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char *path = text_format("%s/%s", folder, names[i]);
+        char *temporary = text_format("%s.tmp", path);
+        if (access(temporary, F_OK) == 0 && rename(temporary, path) != 0)
+            die("%s: cannot rename: %s", temporary, strerror(errno));
+        folder_flush(path);
+        free(temporary);
+        free(path);
+    }
+}
+
+/* The model that a state belongs to.  The caller calls gpt_destroy. */
+GPT *model_read_matching(const char *folder, uint64_t weights) {
+    char *path = text_format("%s/model.safetensors", folder);
+    char *temporary = text_format("%s.tmp", path);
+    bool there = access(path, F_OK) == 0, waiting = access(temporary, F_OK) == 0;
+    if (!there && waiting) model_finish(folder);
+    GPT *gpt = model_read(folder, true);
+    if (weights_fingerprint(gpt) != weights && there && waiting) {
+        gpt_destroy(gpt);
+        model_finish(folder);
+        gpt = model_read(folder, true);
+    }
+    if (weights_fingerprint(gpt) != weights)
+        die("%s: is not the model that the run's state was saved with", path);
+    free(temporary);
+    free(path);
+    return gpt;
 }
 
 /* =========================================================================================
@@ -2574,8 +2789,8 @@ typedef struct {
     bool rows;
     const char *answer_after; /* one character, or NULL */
     double validation, test;
-    size_t eval_every, eval_batches, patience, log_every, sample;
-    const char *out, *init, *model, *tokenizer;
+    size_t eval_every, eval_batches, patience, log_every, sample, save_every, keep;
+    const char *out, *init, *resume, *model, *tokenizer;
     bool overwrite, recompute, profile;
     size_t seed, threads;
     int split;
@@ -2645,12 +2860,11 @@ void tensors_print(FILE *out, const Config *config) {
 
 /* Bytes and FLOPs of training on `tokens` tokens, micro_batch sequences at a time; `different`
  * says how many of them the text has, 0 if not known.      [glossary: Chinchilla optimum] */
-void budget_print(FILE *out, const Config *config, size_t micro_batch, int keep, double tokens,
-                  double different) {
-    size_t T = config->context;
+void budget_print(FILE *out, const Config *config, size_t micro_batch, size_t T, int keep,
+                  double tokens, double different) {
     double P = (double)config_parameters(config);
     double weights = 4 * P, gradients = 4 * P, moments = 8 * P;
-    double cache = 8.0 * (double)(config->layers * T * config->channels);
+    double cache = 8.0 * (double)(config->layers * config->context * config->channels);
     Activations a;
     ActivationRow rows[ACTIVATION_ROWS];
     size_t n = activations_plan(&a, config, micro_batch, T, keep, 0, rows);
@@ -2750,21 +2964,19 @@ typedef struct {
     int32_t *inputs, *targets; /* (micro_batch,T) */
     float *dlosses;            /* (micro_batch,T) */
     FILE *log, *samples;
-    char *best_folder;
-    double best_loss, shown_loss; /* validation loss of the best model, and the latest one */
-    double shown_accuracy;        /* the latest one of the validation part; rows only */
-    size_t best_step, bad_evaluations; /* since the best one */
-    double peak;                       /* FLOPs per second */
-    double start, shown;               /* clock: of the first step, of the last progress line */
+    char *best_folder, *settings; /* settings: for the state, see state_write */
+    Progress progress;
+    double shown_accuracy; /* the latest one of the validation part; NAN: none yet */
+    double peak;         /* FLOPs per second */
+    double start, shown; /* clock: of the first step, of the last progress line */
+    bool saved, saved_best; /* did this process write the last model, the best one? */
+    bool replaces;          /* it did not yet, and --out holds an older run */
     bool terminal, line_open;
 } Run;
 
-static volatile sig_atomic_t interrupted; /* set by Ctrl-C, looked at after each step */
+static volatile sig_atomic_t interrupted; /* the signal's number, looked at after each step */
 
-static void interrupt(int signal_number) {
-    (void)signal_number;
-    interrupted = 1;
-}
+static void interrupt(int signal_number) { interrupted = signal_number; }
 
 /* One step, but for the update: gradients of the whole batch, a micro-batch at a time.  Returns
  * the mean loss.         [glossary: Batch and batch size, Micro-batch, Gradient accumulation]
@@ -2804,8 +3016,9 @@ static void progress_show(Run *run, uint64_t step, double loss, double norm, flo
     run->shown = now;
     fprintf(stderr, "%sstep %llu/%zu  epoch %.2f  loss %.4f", run->terminal ? "\r" : "",
             (unsigned long long)step + 1, o->steps, batch_epochs(&run->source, step + 1), loss);
-    if (run->splits[SPLIT_VALIDATION].count) fprintf(stderr, "  val %.4f", run->shown_loss);
-    if (o->rows && run->splits[SPLIT_VALIDATION].count)
+    if (run->splits[SPLIT_VALIDATION].count)
+        fprintf(stderr, "  val %.4f", run->progress.shown_loss);
+    if (!isnan(run->shown_accuracy))
         fprintf(stderr, "  right %.1f%%", 100 * run->shown_accuracy);
     fprintf(stderr, "  lr %.2e  norm %.3f  %.0f tok/s  %.0f%% of peak  %d:%02d left%s", lr,
             norm, rate, peak, (int)(left / 60), (int)left % 60,
@@ -2866,16 +3079,17 @@ static void sample_show(Run *run, size_t count, uint64_t step) {
 /* Loss on the validation part; notes whether the model is the best so far.  A model that has
  * not learned anything here cannot be the best, unless --init brought it. */
 static Evaluation validation_run(Run *run, uint64_t step, bool *improved) {
+    Progress *p = &run->progress;
     Evaluation e = split_evaluate(run->gpt, run->activations, run->tokenizer,
                                   &run->splits[SPLIT_VALIDATION],
                                   run->o->eval_batches * run->o->batch);
-    *improved = e.loss < run->best_loss && (step > 0 || run->o->init);
+    *improved = e.loss < p->best_loss && (step > 0 || run->o->init);
     if (*improved) {
-        run->best_loss = e.loss;
-        run->best_step = step;
-        run->bad_evaluations = 0;
-    } else if (step > 0) run->bad_evaluations++;
-    run->shown_loss = e.loss;
+        p->best_loss = e.loss;
+        p->best_step = step;
+        p->bad_evaluations = 0;
+    } else if (step > 0) p->bad_evaluations++;
+    p->shown_loss = e.loss;
     run->shown_accuracy = e.accuracy;
     progress_close(run);
     fprintf(stderr, "step %llu: validation loss %.4f, perplexity %.4g, %.3f bits per byte",
@@ -2888,50 +3102,190 @@ static Evaluation validation_run(Run *run, uint64_t step, bool *improved) {
     return e;
 }
 
-/* Evaluates, logs, keeps the last and the best model, shows a sample.  Returns false when it is
- * time to stop.                         [glossary: Early stopping, Convergence] */
+static bool all_finite(const float *x, size_t N) { return isfinite(gradient_norm(x, N)); }
+
+/* Where NaN or infinity stands first, in the order in which numbers flow through a step: the
+ * weights, what the forward pass left, the gradients from the head down, Adam's moments.  NULL
+ * if all is well; else a text that the caller frees. */
+static char *bad_tensor(const Run *run) {
+    const GPT *gpt = run->gpt;
+    Activations *a = run->activations;
+    size_t L = gpt->config.layers, losses = 0;
+    for (size_t i = 0; i < gpt->tensor_count; i++)
+        if (!all_finite(gpt->weights + gpt->table[i].offset, gpt->table[i].count))
+            return text_format("weight %s", gpt->table[i].name);
+    ActivationRow rows[ACTIVATION_ROWS];
+    activations_table(a, &gpt->config, rows);
+    while (*rows[losses].place != a->losses) losses++;
+    for (size_t l = 0; l <= L; l++) /* the rows up to fc have a piece for each layer kept */
+        for (size_t r = 0; r <= losses; r++) {
+            bool layered = *rows[r].place <= a->fc;
+            size_t pieces = !layered ? 1 : r == 0 ? L + 1 : a->kept, N = rows[r].count / pieces;
+            if (layered ? l >= pieces : l < L) continue;
+            if (!all_finite(*rows[r].place + (layered ? l : 0) * N, N))
+                return layered && pieces > 1
+                           ? text_format("activations \"%s\" of block %zu", rows[r].name, l)
+                           : text_format("activations \"%s\"", rows[r].name);
+        }
+    for (size_t i = gpt->tensor_count; i-- > 0;)
+        if (!all_finite(gpt->gradients + gpt->table[i].offset, gpt->table[i].count))
+            return text_format("gradient of %s", gpt->table[i].name);
+    for (size_t i = 0; i < gpt->tensor_count; i++)
+        if (!all_finite(run->optimizer->m + gpt->table[i].offset, gpt->table[i].count) ||
+            !all_finite(run->optimizer->v + gpt->table[i].offset, gpt->table[i].count))
+            return text_format("Adam's moments of %s", gpt->table[i].name);
+    return NULL;
+}
+
+/* Ends the run because a number is not finite. */
+__attribute__((noreturn)) static void run_fail(Run *run, uint64_t step, const char *what) {
+    char *bad = bad_tensor(run);
+    progress_close(run);
+    die("step %" PRIu64 ": %s is not a finite number; first seen in: %s; %s keeps what was "
+        "saved last; a lower --lr or --clip, or more --warmup may help",
+        step, what, bad ? bad : "the loss", run->o->out);
+}
+
+/* Evaluates, logs, shows a sample.  Is the model the best so far? */
 static bool evaluation_run(Run *run, uint64_t step, double loss, float lr, double norm) {
-    const Options *o = run->o;
     bool improved = step > 0, validated = run->splits[SPLIT_VALIDATION].count > 0;
     Evaluation e = {0}, t;
     if (validated) e = validation_run(run, step, &improved);
-    if (o->rows) /* is the training part learned by heart before the other is understood? */
+    if (run->o->rows) /* what is learned by heart, beside what is understood */
         t = split_evaluate(run->gpt, run->activations, run->tokenizer,
-                           &run->splits[SPLIT_TRAIN], o->eval_batches * o->batch);
-    log_row(run, step, loss, validated ? &e : NULL, o->rows ? &t : NULL, lr, norm);
-    if (!isfinite(e.loss))
-        die("step %llu: the validation loss is not a finite number; %s keeps the last good "
-            "model", (unsigned long long)step, o->out);
-    if (!isfinite(gradient_norm(run->gpt->weights, run->gpt->parameter_count)))
-        die("step %llu: a weight is not a finite number; %s keeps the last good model",
-            (unsigned long long)step, o->out);
-    if (step > 0) model_write(run->gpt, run->tokenizer, o->out);
-    if (improved) model_write(run->gpt, run->tokenizer, run->best_folder);
-    if (step > 0 && o->sample) sample_show(run, o->sample, step);
-    return !(o->patience && run->bad_evaluations >= o->patience);
+                           &run->splits[SPLIT_TRAIN], run->o->eval_batches * run->o->batch);
+    log_row(run, step, loss, validated ? &e : NULL, run->o->rows ? &t : NULL, lr, norm);
+    if (!isfinite(e.loss)) run_fail(run, step, "the validation loss");
+    if (step > 0 && run->o->sample) sample_show(run, run->o->sample, step);
+    return improved;
+}
+
+static int step_compare(const void *a, const void *b) { /* the larger one first */
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
+static const char *const STATE_FILES[] = {"state.safetensors", "vocab.json", "merges.txt",
+                                          "config.json", "model.safetensors"};
+enum { STATE_FILE_COUNT = sizeof STATE_FILES / sizeof *STATE_FILES };
+
+/* Takes away a folder OUT/step-N, with our files in it; others keep it alive. */
+static void kept_remove(const char *folder) {
+    for (int i = 0; i < STATE_FILE_COUNT; i++) {
+        char *path = text_format("%s/%s", folder, STATE_FILES[i]);
+        unlink(path);
+        free(path);
+    }
+    rmdir(folder);
+}
+
+/* Leaves the newest `keep` of the folders OUT/step-N. */
+static void kept_trim(const char *out, size_t keep) {
+    uint64_t *steps = NULL, step;
+    size_t count = 0;
+    char end;
+    DIR *folder = opendir(out);
+    for (struct dirent *entry; folder && (entry = readdir(folder));)
+        if (sscanf(entry->d_name, "step-%" SCNu64 "%c", &step, &end) == 1) {
+            steps = memory_resize(steps, count + 1, sizeof *steps);
+            steps[count++] = step;
+        }
+    if (folder) closedir(folder);
+    if (count) qsort(steps, count, sizeof *steps, step_compare);
+    for (size_t i = keep; i < count; i++) {
+        char *old = text_format("%s/step-%" PRIu64, out, steps[i]);
+        kept_remove(old);
+        free(old);
+    }
+    free(steps);
+}
+
+/* Keeps what was just saved as OUT/step-N too: second names (hard links) of the same files,
+ * which cost no room until the first names go over to newer files. */
+static void kept_add(const char *out, uint64_t step) {
+    char *folder = text_format("%s/step-%" PRIu64, out, step);
+    char *unfinished = text_format("%s.tmp", folder);
+    kept_remove(unfinished);
+    folder_create(unfinished);
+    for (int i = 0; i < STATE_FILE_COUNT; i++) {
+        char *from = text_format("%s/%s", out, STATE_FILES[i]);
+        char *to = text_format("%s/%s", unfinished, STATE_FILES[i]);
+        if (link(from, to) != 0)
+            die("%s: cannot be kept: %s; %s holds what was saved", to, strerror(errno), out);
+        free(from);
+        free(to);
+    }
+    kept_remove(folder); /* of a run that came here before */
+    if (rename(unfinished, folder) != 0)
+        die("%s: cannot rename: %s; %s holds what was saved", unfinished, strerror(errno), out);
+    folder_flush(folder);
+    free(folder);
+    free(unfinished);
+}
+
+/* Saves the state and the model, and the best model if it is this one: all, or nothing.  The
+ * order of the renames is explained in section 9.                    [glossary: Checkpoint] */
+static void run_save(Run *run, bool improved) {
+    const Options *o = run->o;
+    Progress *p = &run->progress;
+    uint64_t step = run->optimizer->step;
+    size_t P = run->gpt->parameter_count;
+    if (!all_finite(run->gpt->weights, P) || !all_finite(run->optimizer->m, P) ||
+        !all_finite(run->optimizer->v, P))
+        run_fail(run, step, "a weight or a moment of Adam");
+    p->weights = weights_fingerprint(run->gpt);
+    if (improved) p->best_weights = p->weights;
+    p->seconds = clock_seconds() - run->start;
+    char *state = text_format("%s/state.safetensors", o->out);
+    char *models[] = {text_format("%s/model.safetensors", o->out),
+                      text_format("%s/model.safetensors", run->best_folder)};
+    if (fsync(fileno(run->log)) != 0 && errno != EINVAL)
+        die("%s/log.csv: cannot write: %s", o->out, strerror(errno));
+    files_hold();
+    state_write(state, run->gpt, run->optimizer, p, run->settings);
+    for (int i = 0; i < 2; i++) /* of the older run no model is to be seen with new settings */
+        if (run->replaces) file_drop(models[i]);
+    model_files(run->gpt, run->saved ? NULL : run->tokenizer, o->out);
+    if (improved)
+        model_files(run->gpt, run->saved_best ? NULL : run->tokenizer, run->best_folder);
+    files_release();
+    run->saved = true;
+    run->saved_best = run->saved_best || improved;
+    if (run->replaces) kept_trim(o->out, 0);
+    run->replaces = false;
+    if (o->keep) {
+        kept_add(o->out, step);
+        kept_trim(o->out, o->keep);
+    }
+    free(state);
+    free(models[0]);
+    free(models[1]);
 }
 
 /* Says how a run ended. */
 static void run_report(const Run *run, uint64_t step, bool stopped_early) {
     const Options *o = run->o;
+    char *best = text_format("%s/model.safetensors", run->best_folder);
+    bool there = access(best, F_OK) == 0;
     if (interrupted)
-        fprintf(stderr,
-                "interrupted after step %llu; the model is saved. To train on from its "
-                "weights: ./train --init %s --out ANOTHER ...\n",
-                (unsigned long long)step, o->out);
+        fprintf(stderr, "interrupted after step %" PRIu64 ", which is saved; to go on: "
+                "./train --resume %s\n", step, o->out);
     else if (stopped_early)
         fprintf(stderr, "stopped early: no better validation loss in %zu evaluations\n",
                 o->patience);
-    printf("%llu steps in %.1f s", (unsigned long long)step, clock_seconds() - run->start);
-    if (isfinite(run->best_loss))
-        printf(", best validation loss %.4f at step %zu", run->best_loss, run->best_step);
-    printf("\nthe last model is in %s, the best in %s\nlet it write: ./train generate%s "
-           "--model %s\n",
-           o->out, run->best_folder, o->rows ? " --rows" : "", run->best_folder);
+    printf("%" PRIu64 " steps in %.1f s", step, clock_seconds() - run->start);
+    if (isfinite(run->progress.best_loss))
+        printf(", best validation loss %.4f at step %" PRIu64, run->progress.best_loss,
+               run->progress.best_step);
+    printf("\nthe last model is in %s%s%s\nlet it write: ./train generate%s --model %s\n",
+           o->out, there ? ", the best in " : "", there ? run->best_folder : "",
+           o->rows ? " --rows" : "", there ? run->best_folder : o->out);
+    free(best);
 }
 
-/* The loop itself.  Ends after o->steps steps, on Ctrl-C, or when the validation loss no longer
- * falls. */
+/* The loop itself.  Ends after o->steps steps, on Ctrl-C or SIGTERM, or when the validation
+ * loss no longer falls.  Begins behind the last step that the optimizer has done: 0, or where
+ * the run that is resumed was saved.             [glossary: Early stopping, Convergence] */
 void run_train(Run *run) {
     const Options *o = run->o;
     OptimizerOptions update = {(float)o->beta1, (float)o->beta2, (float)o->eps,
@@ -2940,28 +3294,28 @@ void run_train(Run *run) {
                                .sa_flags = (int)SA_RESETHAND | SA_RESTART};
     sigaction(SIGINT, &action, NULL); /* a second Ctrl-C ends the program at once */
     sigaction(SIGTERM, &action, NULL);
-    run->start = clock_seconds();
-    bool go_on = evaluation_run(run, 0, NAN, 0, NAN), saved = false;
-    uint64_t step = 0;
-    while (step < o->steps && go_on && !(interrupted && saved)) {
+    run->start = clock_seconds() - run->progress.seconds;
+    uint64_t step = run->optimizer->step;
+    if (step == 0 && evaluation_run(run, 0, NAN, 0, NAN)) run_save(run, true);
+    bool stopped = false, saved = false;
+    while (step < o->steps && !(interrupted && saved)) {
+        stopped = o->patience && run->progress.bad_evaluations >= o->patience;
+        if (stopped) break;
         float lr = learning_rate(&run->schedule, step);
         double loss = batch_gradient(run, step);
         double norm = optimizer_step(run->gpt, run->optimizer, &update, lr);
-        if (!isfinite(loss) || !isfinite(norm)) {
-            progress_close(run);
-            die("step %llu: the loss or the gradient is not a finite number; %s keeps the last "
-                "good model, if there was one; a lower --lr or --clip, or more --warmup may "
-                "help",
-                (unsigned long long)step + 1, o->out);
-        }
+        if (!isfinite(loss) || !isfinite(norm))
+            run_fail(run, step + 1, isfinite(loss) ? "the gradient" : "the loss");
         progress_show(run, step, loss, norm, lr);
         step++;
-        saved = step % o->eval_every == 0 || step == o->steps || interrupted;
-        if (saved) go_on = evaluation_run(run, step, loss, lr, norm);
+        bool due = step % o->eval_every == 0 || step == o->steps, improved = false;
+        if (due) improved = evaluation_run(run, step, loss, lr, norm);
         else log_row(run, step, loss, NULL, NULL, lr, norm);
+        saved = due || interrupted || (o->save_every && step % o->save_every == 0);
+        if (saved) run_save(run, improved);
     }
     progress_close(run);
-    run_report(run, step, !go_on);
+    run_report(run, step, stopped);
 }
 
 /* --- Where the time of a step goes ----------------------------------------------------------
@@ -3196,7 +3550,7 @@ static const struct OptionRow {
 #define AT(field) offsetof(Options, field)
     {"preset", "ti", CHOICE, AT(preset), 0, 0, PRESET_NAMES, NULL,
      "defaults for layers, heads, channels, context, batch, steps, lr ...", "Hyperparameters"},
-    {"data", "tei", TEXTS, AT(data), 0, 0, NULL, "this project's text",
+    {"data", "teir", TEXTS, AT(data), 0, 0, NULL, "this project's text",
      "text files or folders; may be given several times", "Training corpus"},
     {"rows", "teg", FLAG, AT(rows), 0, 0, NULL, NULL,
      "each line of the text is a sequence of its own", "Training set"},
@@ -3217,30 +3571,31 @@ static const struct OptionRow {
     {"channels", "ti", COUNT, AT(channels), 1, 65536, NULL, "128", "width of the model, C",
      "Embedding"},
     {"context", "ti", COUNT, AT(context), 1, 1048576, NULL, "64",
-     "tokens that the model can look back on, T", "Self-attention"},
+     "tokens that the model looks back on, T; with --init at most its own",
+     "Self-attention"},
     {"no-bias", "ti", FLAG, AT(no_bias), 0, 0, NULL, NULL,
      "no biases in linear layers and norms", "Parameters (weights)"},
     {"dropout", "ti", REAL, AT(dropout), 0, 0.99, NULL, "0",
      "share of activations set to 0 while training", "Dropout"},
     {"batch", "ti", COUNT, AT(batch), 1, 1048576, NULL, "12", "sequences in a step, B",
      "Batch and batch size"},
-    {"micro-batch", "tei", COUNT, AT(micro_batch), 0, 1048576, NULL, "12",
+    {"micro-batch", "teir", COUNT, AT(micro_batch), 0, 1048576, NULL, "12",
      "sequences that go through the model together; 0: the batch", "Gradient accumulation"},
-    {"recompute", "ti", FLAG, AT(recompute), 0, 0, NULL, NULL,
+    {"recompute", "tir", FLAG, AT(recompute), 0, 0, NULL, NULL,
      "keep less for the backward pass and compute it again: less memory, more time",
      "Activation checkpointing (recomputation)"},
-    {"steps", "ti", COUNT, AT(steps), 1, 1e12, NULL, "2000", "updates of the weights",
+    {"steps", "tir", COUNT, AT(steps), 1, 1e12, NULL, "2000", "updates of the weights",
      "Iteration / step"},
     {"order", "t", CHOICE, AT(order), 0, 0, ORDER_NAMES, NULL,
      "epochs: each window once an epoch, shuffled; windows: at random", "Epoch"},
-    {"lr", "t", REAL, AT(lr), 0, 1e9, NULL, "1e-3", "highest learning rate", "Learning rate"},
-    {"min-lr", "t", REAL, AT(min_lr), 0, 1e9, NULL, "lr/10", "rate at the end of the schedule",
+    {"lr", "tr", REAL, AT(lr), 0, 1e9, NULL, "1e-3", "highest learning rate", "Learning rate"},
+    {"min-lr", "tr", REAL, AT(min_lr), 0, 1e9, NULL, "lr/10", "rate at the end of the schedule",
      "Cosine decay"},
-    {"schedule", "t", CHOICE, AT(schedule), 0, 0, SCHEDULE_NAMES, NULL,
+    {"schedule", "tr", CHOICE, AT(schedule), 0, 0, SCHEDULE_NAMES, NULL,
      "how the rate moves from lr to min-lr", "Learning rate schedule"},
-    {"warmup", "t", COUNT, AT(warmup), 0, 1e12, NULL, "100",
+    {"warmup", "tr", COUNT, AT(warmup), 0, 1e12, NULL, "100",
      "steps over which the rate rises to lr", "Warmup"},
-    {"cooldown", "t", COUNT, AT(cooldown), 0, 1e12, NULL, "steps/5",
+    {"cooldown", "tr", COUNT, AT(cooldown), 0, 1e12, NULL, "steps/5",
      "last steps of the trapezoid, over which it falls", "Learning rate schedule"},
     {"weight-decay", "t", REAL, AT(weight_decay), 0, 1e3, NULL, NULL,
      "pull of matrices and embeddings towards 0", "Weight decay (L2 regularisation)"},
@@ -3251,15 +3606,19 @@ static const struct OptionRow {
     {"eps", "t", REAL, AT(eps), 1e-30, 1, NULL, NULL, "keeps Adam's division finite", "AdamW"},
     {"clip", "t", REAL, AT(clip), 0, 1e9, NULL, NULL, "limit of the gradient's norm; 0: none",
      "Gradient clipping"},
-    {"eval-every", "t", COUNT, AT(eval_every), 1, 1e12, NULL, "250",
-     "steps from one evaluation to the next; each saves the model", "Validation set"},
-    {"eval-batches", "te", COUNT, AT(eval_batches), 0, 1e9, NULL, "20; eval: 0",
+    {"eval-every", "tr", COUNT, AT(eval_every), 1, 1e12, NULL, "250",
+     "steps from one evaluation to the next; each saves", "Validation set"},
+    {"eval-batches", "ter", COUNT, AT(eval_batches), 0, 1e9, NULL, "20; eval: 0",
      "batches in an evaluation; 0: the whole split", "Validation set"},
-    {"patience", "t", COUNT, AT(patience), 0, 1e9, NULL, "0",
+    {"patience", "tr", COUNT, AT(patience), 0, 1e9, NULL, "0",
      "stop after so many evaluations without a better one; 0: never", "Early stopping"},
-    {"log-every", "t", COUNT, AT(log_every), 1, 1e9, NULL, NULL,
+    {"save-every", "tr", COUNT, AT(save_every), 0, 1e12, NULL, NULL,
+     "steps from one save to the next; 0: at evaluations, which always save", "Checkpoint"},
+    {"keep", "tr", COUNT, AT(keep), 0, 1e6, NULL, NULL,
+     "saves to keep as OUT/step-N, each of which can be resumed", "Checkpoint"},
+    {"log-every", "tr", COUNT, AT(log_every), 1, 1e9, NULL, NULL,
      "steps from one progress line to the next (not on a terminal)", "Loss function"},
-    {"sample", "t", COUNT, AT(sample), 0, 1e6, NULL, NULL,
+    {"sample", "tr", COUNT, AT(sample), 0, 1e6, NULL, NULL,
      "tokens to write at each evaluation; 0: none", "Inference"},
     {"out", "t", TEXT, AT(out), 0, 0, NULL, NULL, "folder for the model and log.csv",
      "Checkpoint"},
@@ -3267,6 +3626,8 @@ static const struct OptionRow {
      "replace a model that --out already holds", "Checkpoint"},
     {"init", "t", TEXT, AT(init), 0, 0, NULL, "random weights",
      "start from the weights and the tokenizer of this folder", "Fine-tuning"},
+    {"resume", "t", TEXT, AT(resume), 0, 0, NULL, NULL,
+     "go on with the run saved in this folder as if it had never stopped", "Checkpoint"},
     {"model", "gei", TEXT, AT(model), 0, 0, NULL, NULL, "folder of a trained model",
      "Checkpoint"},
     {"split", "e", CHOICE, AT(split), 0, 0, SPLIT_NAMES, NULL, "what to evaluate on",
@@ -3284,7 +3645,7 @@ static const struct OptionRow {
      "do not train: time each kernel at these sizes", "Compute budget (FLOPs)"},
     {"seed", "tgei", COUNT, AT(seed), 0, 9e15, NULL, NULL,
      "of everything that is drawn at random", "Hyperparameters"},
-    {"threads", "tgei", COUNT, AT(threads), 1, 1024, NULL, "one per core",
+    {"threads", "tgeir", COUNT, AT(threads), 1, 1024, NULL, "one per core",
      "threads; the results do not depend on them", "Compute budget (FLOPs)"},
 #undef AT
 };
@@ -3307,8 +3668,8 @@ static void help_print(void) {
            "usage: ./train [COMMAND] [--OPTION VALUE]...\n\n");
     for (size_t i = 0; i < COMMAND_ROWS; i++)
         printf("  %-10s %s\n", COMMANDS[i].name, COMMANDS[i].help);
-    printf("\nIn brackets: the default; the commands that take it, by their first letter; the "
-           "term in\ndoc/glossary.md.\n\n");
+    printf("\nIn brackets: the default; the commands that take it, by their first letter (r: "
+           "may change\nwith --resume); the term in doc/glossary.md.\n\n");
     for (size_t i = 0; i < OPTION_ROWS; i++) {
         const struct OptionRow *row = &OPTIONS[i];
         char standard[64];
@@ -3324,8 +3685,10 @@ static void help_print(void) {
            "baby 6, 6, 384, 256;\ngpt2 12, 12, 768, 1024\n");
 }
 
-/* Puts the text of one option into its field, or refuses it. */
-static void option_set(Options *o, const struct OptionRow *row, const char *text) {
+/* Puts the text of one option into its field, or refuses it; `source` says where it stood, if
+ * not on the command line. */
+static void option_set(Options *o, const struct OptionRow *row, const char *text,
+                       const char *source) {
     char *field = (char *)o + row->place, *end = NULL;
     if (row->type == TEXT) {
         *(const char **)field = text;
@@ -3335,7 +3698,7 @@ static void option_set(Options *o, const struct OptionRow *row, const char *text
         size_t n = 0;
         while (o->data[n]) n++;
         if (n + 1 >= sizeof o->data / sizeof *o->data)
-            die_usage("--%s: given too often; name a folder instead", row->name);
+            die_usage("%s--%s: given too often; name a folder instead", source, row->name);
         o->data[n] = text;
         return;
     }
@@ -3345,19 +3708,110 @@ static void option_set(Options *o, const struct OptionRow *row, const char *text
                 *(int *)field = c;
                 return;
             }
-        die_usage("--%s: '%s' is none of its values; see ./train --help", row->name, text);
+        die_usage("%s--%s: '%s' is none of its values; see ./train --help", source, row->name,
+                  text);
+    }
+    if (row->type == FLAG) {
+        *(bool *)field = true;
+        return;
     }
     bool whole = row->type == COUNT;
     if (!*text || strspn(text, whole ? "0123456789" : "+-.0123456789eE") != strlen(text))
-        die_usage("--%s: '%s' is not a %s number", row->name, text,
+        die_usage("%s--%s: '%s' is not a %s number", source, row->name, text,
                   whole ? "whole" : "decimal");
     double value = strtod(text, &end);
-    if (*end) die_usage("--%s: '%s' is not a decimal number", row->name, text);
+    if (*end) die_usage("%s--%s: '%s' is not a decimal number", source, row->name, text);
     if (!(value >= row->low && value <= row->high))
-        die_usage("--%s: %s is out of range: it must be from %.15g to %.15g", row->name, text,
-                  row->low, row->high);
+        die_usage("%s--%s: %s is out of range: it must be from %.15g to %.15g", source,
+                  row->name, text, row->low, row->high);
     if (whole) *(size_t *)field = (size_t)strtoull(text, NULL, 10);
     else *(double *)field = value;
+}
+
+/* --- Settings in the state of a run ---------------------------------------------------------
+ * Every option of `train` is saved as the text that would set it, but for those that say what
+ * to do and not how to train. */
+static bool option_saved(const struct OptionRow *row) {
+    static const char *const others[] = {"out",    "overwrite", "init",
+                                         "resume", "profile",   "threads"};
+    bool saved = strchr(row->commands, 't') != NULL;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        saved = saved && strcmp(row->name, others[i]);
+    return saved;
+}
+
+/* The text that would set the option as it is, NULL if it is not set; the caller frees it.
+ * `nth` counts the values of one that can be given several times. */
+static char *option_text(const Options *o, const struct OptionRow *row, size_t nth) {
+    const char *field = (const char *)o + row->place, *text = NULL;
+    if (row->type == COUNT) return text_format("%zu", *(const size_t *)field);
+    if (row->type == REAL) {
+        double value = *(const double *)field;
+        char *shortest = text_format("%.15g", value); /* 17 digits name any double */
+        if (strtod(shortest, NULL) == value) return shortest;
+        free(shortest);
+        return text_format("%.17g", value);
+    }
+    if (row->type == CHOICE) text = row->choices[*(const int *)field];
+    else if (row->type == TEXTS) text = o->data[nth];
+    else if (row->type == TEXT) text = *(const char *const *)field;
+    else if (*(const bool *)field) text = "yes";
+    return text ? text_format("%s", text) : NULL;
+}
+
+/* The key of an option in the state's metadata. */
+static void option_key(char key[64], const struct OptionRow *row, size_t nth) {
+    if (row->type == TEXTS) snprintf(key, 64, "--%s %zu", row->name, nth);
+    else snprintf(key, 64, "--%s", row->name);
+}
+
+/* All settings as members of a JSON object, each behind a comma.  The caller frees them. */
+static char *options_settings(const Options *o) {
+    char *all = text_format("%s", "");
+    for (size_t i = 0; i < OPTION_ROWS; i++) {
+        const struct OptionRow *row = &OPTIONS[i];
+        for (size_t nth = 0; option_saved(row) && (nth == 0 || row->type == TEXTS); nth++) {
+            char key[64], *text = option_text(o, row, nth), *quoted, *longer;
+            if (!text) break;
+            option_key(key, row, nth);
+            quoted = json_quote(text);
+            longer = text_format("%s, \"%s\": %s", all, key, quoted);
+            free(all);
+            free(text);
+            free(quoted);
+            all = longer;
+        }
+    }
+    return all;
+}
+
+/* Takes from the state what the command line leaves open, and refuses what it would change
+ * though it must stay.  The texts live as long as the program. */
+static void options_recall(Options *o, const bool given[OPTION_ROWS],
+                           const SafeTensors *state) {
+    static char texts[OPTION_ROWS + 64][4200];
+    char *source = text_format("%s: ", state->path);
+    for (size_t i = 0, used = 0; i < OPTION_ROWS; i++) {
+        const struct OptionRow *row = &OPTIONS[i];
+        bool may_change = strchr(row->commands, 'r') != NULL;
+        for (size_t nth = 0; option_saved(row) && (nth == 0 || row->type == TEXTS); nth++) {
+            char key[64], *text = texts[used];
+            option_key(key, row, nth);
+            bool known = safetensors_text(state, key, text, sizeof texts[0]);
+            if (given[i] && !may_change) {
+                char *mine = option_text(o, row, nth);
+                if (!known || !mine || strcmp(text, mine))
+                    die_usage("--%s %s: the run in %s has %s, and cannot change it", row->name,
+                              mine ? mine : "", o->resume, known ? text : "none");
+                free(mine);
+            }
+            if (!known) break;
+            if (given[i]) continue;
+            option_set(o, row, text, source);
+            used++;
+        }
+    }
+    free(source);
 }
 
 static void preset_apply(Options *o) {
@@ -3396,7 +3850,7 @@ static char options_read(Options *o, bool given[OPTION_ROWS], int argc, char **a
             given[r] = true;
             if (row->type == FLAG) {
                 if (value) die_usage("--%s takes no value", row->name);
-                *(bool *)((char *)o + row->place) = true;
+                option_set(o, row, "", "");
                 continue;
             }
             value = value ? value + 1 : i + 1 < argc ? argv[++i] : NULL;
@@ -3404,7 +3858,7 @@ static char options_read(Options *o, bool given[OPTION_ROWS], int argc, char **a
             if (value == argv[i] && !strncmp(value, "--", 2))
                 die_usage("--%s needs a value; %s looks like an option", row->name, value);
             if ((pass == 0) == (row->place == offsetof(Options, preset)))
-                option_set(o, row, value);
+                option_set(o, row, value, "");
         }
         if (pass == 0) preset_apply(o);
     }
@@ -3420,6 +3874,7 @@ static bool option_given(const bool given[OPTION_ROWS], const char *name) {
 /* Defaults that depend on other options. */
 static void options_complete(Options *o, const bool given[OPTION_ROWS], char command) {
     if (command == 'e' && !option_given(given, "eval-batches")) o->eval_batches = 0;
+    if (o->init && !option_given(given, "context")) o->context = 0; /* its own */
     if (!o->micro_batch) o->micro_batch = o->batch;
     if (!option_given(given, "micro-batch") && o->micro_batch > o->batch)
         o->micro_batch = o->batch;
@@ -3433,8 +3888,10 @@ static void options_complete(Options *o, const bool given[OPTION_ROWS], char com
 static void options_check(const Options *o, const bool given[OPTION_ROWS], char command) {
     const char *shape[] = {"layers", "heads", "channels", "context", "vocab", "no-bias"};
     const char *folder = o->init ? o->init : o->model;
+    if (o->resume && (o->init || o->profile || o->overwrite))
+        die_usage("--resume excludes --init, --overwrite and --profile");
     for (size_t i = 0; folder && i < sizeof shape / sizeof *shape; i++)
-        if (option_given(given, shape[i]))
+        if (option_given(given, shape[i]) && !(o->init && !strcmp(shape[i], "context")))
             die_usage("--%s cannot be chosen: the model in %s has its own", shape[i], folder);
     if (strchr("ge", command) && !o->model)
         die_usage("no model is named; say --model out/model/best");
@@ -3460,7 +3917,8 @@ static void options_check(const Options *o, const bool given[OPTION_ROWS], char 
         die_usage("--vocab %zu: it must be 0, or 256 or more", o->vocab);
     if (o->tokenizer && (o->init || option_given(given, "vocab")))
         die_usage("--tokenizer excludes --vocab and --init: each brings a vocabulary");
-    Config config = {o->layers, o->heads, o->channels, o->context, 1, true, (float)o->dropout};
+    Config config = {o->layers, o->heads, o->channels, o->context ? o->context : 1,
+                     1,         true,     (float)o->dropout};
     char *problem = config_problem(&config);
     if (problem) die_usage("%s", problem);
 }
@@ -3505,6 +3963,7 @@ static void run_corpus(Run *run, const Bytes *text, size_t T) {
 }
 
 static void run_destroy(Run *run) {
+    free(run->settings);
     if (run->log && fclose(run->log) != 0)
         die("%s/log.csv: cannot write: %s", run->o->out, strerror(errno));
     if (run->samples && fclose(run->samples) != 0)
@@ -3525,7 +3984,7 @@ static void run_destroy(Run *run) {
 /* The tokenizer that the options ask for: that of a model to start from, one that exists, or a
  * new one, learned from the part of the text that is trained on. */
 static Tokenizer *run_tokenizer(const Options *o, const Bytes *text) {
-    if (o->init) return tokenizer_load(o->init);
+    if (o->resume || o->init) return tokenizer_load(o->resume ? o->resume : o->init);
     if (o->tokenizer) return tokenizer_load(o->tokenizer);
     if (o->vocab == 0) return tokenizer_create(text->data, text->size);
     size_t learned_from = (size_t)((double)text->size * (1.0 - o->validation - o->test));
@@ -3535,12 +3994,13 @@ static Tokenizer *run_tokenizer(const Options *o, const Bytes *text) {
 
 /* The shape that the options ask for. */
 static Config run_config(const Options *o, size_t vocab) {
-    if (o->init) {
-        char *path = text_format("%s/config.json", o->init);
+    const char *folder = o->resume ? o->resume : o->init;
+    if (folder) {
+        char *path = text_format("%s/config.json", folder);
         Config config = config_read(path);
         free(path);
         if (vocab > config.vocab)
-            die("%s: its tokenizer has more tokens than its model", o->init);
+            die("%s: its tokenizer has more tokens than its model", folder);
         config.dropout = (float)o->dropout;
         return config;
     }
@@ -3548,14 +4008,16 @@ static Config run_config(const Options *o, size_t vocab) {
                     vocab,     !o->no_bias, (float)o->dropout};
 }
 
-/* Memory of a run: all of it is allocated here. */
+/* Memory of a run: all of it is allocated here, but for what run_restore has read. */
 static void run_allocate(Run *run, const Config *config) {
     const Options *o = run->o;
-    size_t B = o->micro_batch, T = config->context;
-    run->gpt = o->init ? model_read(o->init, true) : gpt_create(config, true);
+    size_t B = o->micro_batch, T = run->source.T;
+    if (!run->gpt) {
+        run->gpt = o->init ? model_read(o->init, true) : gpt_create(config, true);
+        if (!o->init) gpt_initialize(run->gpt, o->seed);
+        run->optimizer = optimizer_create(run->gpt->parameter_count);
+    }
     run->gpt->config.dropout = config->dropout;
-    if (!o->init) gpt_initialize(run->gpt, o->seed);
-    run->optimizer = optimizer_create(run->gpt->parameter_count);
     run->activations =
         activations_create(config, B, T, o->recompute ? KEEP_STREAM : KEEP_ALL, 0);
     run->cache = cache_create(config);
@@ -3564,55 +4026,103 @@ static void run_allocate(Run *run, const Config *config) {
     run->dlosses = memory_allocate(B * T, sizeof *run->dlosses);
 }
 
-static FILE *run_file(const Options *o, const char *name) { /* a new one in --out */
-    char *path = text_format("%s/%s", o->out, name);
-    FILE *file = fopen(path, "w");
-    if (!file) die("%s: cannot create: %s", path, strerror(errno));
-    free(path);
-    return file;
+/* Is there a run in this folder, or a model? */
+static bool run_exists(const char *folder) {
+    char *model = text_format("%s/model.safetensors", folder);
+    char *state = text_format("%s/state.safetensors", folder);
+    bool there = access(model, F_OK) == 0 || access(state, F_OK) == 0;
+    free(model);
+    free(state);
+    return there;
 }
 
-/* What a run was made with: settings.txt holds a line for each option, as it would be given. */
-static void settings_write(const Options *o) {
-    FILE *file = run_file(o, "settings.txt");
-    for (size_t i = 0; i < OPTION_ROWS; i++) {
-        const struct OptionRow *row = &OPTIONS[i];
-        const char *field = (const char *)o + row->place;
-        const char *const *texts = (const char *const *)field;
-        if (!strchr(row->commands, 't')) continue;
-        if (row->type == FLAG && *(const bool *)field) fprintf(file, "--%s\n", row->name);
-        if (row->type == COUNT)
-            fprintf(file, "--%s %zu\n", row->name, *(const size_t *)field);
-        if (row->type == REAL)
-            fprintf(file, "--%s %.15g\n", row->name, *(const double *)field);
-        if (row->type == CHOICE)
-            fprintf(file, "--%s %s\n", row->name, row->choices[*(const int *)field]);
-        if (row->type == TEXT || row->type == TEXTS)
-            for (size_t n = 0; texts[n] && (n == 0 || row->type == TEXTS); n++)
-                fprintf(file, "--%s %s\n", row->name, texts[n]);
+/* Opens log.csv and samples.txt: new ones, or those of the run that is resumed, log.csv without
+ * the rows that it wrote after its last save. */
+static void run_log(Run *run) {
+    static const char header[] = "step,epoch,tokens,loss,val_loss,val_bits_per_byte,lr,norm,"
+                                 "tokens_per_second,seconds,val_accuracy,train_accuracy\n";
+    const Options *o = run->o;
+    char *path = text_format("%s/log.csv", o->out);
+    char *old_path = text_format("%s/log.csv", o->resume ? o->resume : "");
+    bool there = o->resume && access(old_path, F_OK) == 0;
+    Bytes old = there ? file_read(old_path) : (Bytes){NULL, 0};
+    size_t kept = 0, length = sizeof header - 1;
+    if (there && !strncmp((char *)old.data, header, length)) {
+        char *end = (char *)old.data + length, *feed;
+        while ((feed = strchr(end, '\n')) && strtoull(end, NULL, 10) <= run->optimizer->step)
+            end = feed + 1;
+        kept = (size_t)(end - (char *)old.data);
     }
-    if (fclose(file) != 0)
-        die("%s/settings.txt: cannot write: %s", o->out, strerror(errno));
+    FileWriter file = file_create(path);
+    file_write(&file, kept ? (char *)old.data : header, kept ? kept : length);
+    file_commit(&file);
+    run->log = fopen(path, "a");
+    if (!run->log) die("%s: cannot open: %s", path, strerror(errno));
+    free(path);
+    path = text_format("%s/samples.txt", o->out);
+    run->samples = fopen(path, o->resume && !strcmp(o->out, o->resume) ? "a" : "w");
+    if (!run->samples) die("%s: cannot open: %s", path, strerror(errno));
+    free(old.data);
+    free(old_path);
+    free(path);
 }
 
-static void command_train(const Options *o) {
-    Run run = {.o = o, .best_loss = INFINITY, .terminal = isatty(STDERR_FILENO)};
-    char *path = text_format("%s/model.safetensors", o->out);
-    bool taken = access(path, F_OK) == 0;
-    free(path);
-    if (taken && !o->overwrite && !o->profile)
+/* Which text and which vocabulary a run is trained on, in two numbers. */
+static void run_fingerprints(const Run *run, Progress *p) {
+    p->corpus = fingerprint(0, run->corpus.tokens, run->corpus.count * sizeof(uint32_t));
+    p->tokenizer = 0;
+    for (uint32_t id = 0; id < run->tokenizer->vocab; id++) {
+        size_t length;
+        const unsigned char *token = tokenizer_token(run->tokenizer, id, &length);
+        p->tokenizer = fingerprint(p->tokenizer, token, length);
+    }
+}
+
+/* Puts a run where its state was saved: model, moments, step, best loss. */
+static void run_restore(Run *run, const SafeTensors *state) {
+    const Options *o = run->o;
+    Progress saved = state_progress(state), now = saved;
+    run_fingerprints(run, &now);
+    if (now.tokenizer != saved.tokenizer)
+        die("%s: its vocabulary is not the one that the run was trained with", o->resume);
+    if (now.corpus != saved.corpus)
+        die("%s: was trained on another text than %s", o->resume,
+            o->data[0] ? o->data[0] : "this project's, as it is now");
+    run->gpt = model_read_matching(o->resume, saved.weights);
+    run->optimizer = optimizer_create(run->gpt->parameter_count);
+    state_read(state, run->gpt, run->optimizer);
+    run->progress = saved;
+    char *best = text_format("%s/best", o->resume);
+    char *waiting = text_format("%s/model.safetensors.tmp", best);
+    if (access(waiting, F_OK) == 0) gpt_destroy(model_read_matching(best, saved.best_weights));
+    free(waiting);
+    free(best);
+    fprintf(stderr, "resumed after step %" PRIu64 "\n", run->optimizer->step);
+}
+
+static void command_train(const Options *o, const SafeTensors *state) {
+    Run run = {.o = o, .progress.best_loss = INFINITY, .shown_accuracy = NAN,
+               .terminal = isatty(STDERR_FILENO)};
+    bool elsewhere = !state || strcmp(o->out, o->resume);
+    run.replaces = elsewhere && run_exists(o->out);
+    if (run.replaces && !o->overwrite && !o->profile)
         die("%s: already holds a model; choose another --out, or say --overwrite", o->out);
     Bytes text = data_read(o);
     run.tokenizer = run_tokenizer(o, &text);
     Config config = run_config(o, run.tokenizer->vocab);
-    run_corpus(&run, &text, config.context);
+    size_t T = o->context ? o->context : config.context;
+    if (T > config.context)
+        die("--context %zu: the model in %s has %zu positions", T,
+            o->resume ? o->resume : o->init, config.context);
+    run_corpus(&run, &text, T);
     free(text.data);
-    run.source = (BatchSource){
-        &run.splits[SPLIT_TRAIN], o->batch, config.context, o->order, o->seed, 0, 1};
+    run.source =
+        (BatchSource){&run.splits[SPLIT_TRAIN], o->batch, T, o->order, o->seed, 0, 1};
     tensors_print(stderr, &config);
-    budget_print(stderr, &config, o->micro_batch, o->recompute ? KEEP_STREAM : KEEP_ALL,
+    budget_print(stderr, &config, o->micro_batch, T, o->recompute ? KEEP_STREAM : KEEP_ALL,
                  (double)o->steps * batch_tokens(&run.source),
                  (double)run.splits[SPLIT_TRAIN].count);
+    if (state) run_restore(&run, state);
     run_allocate(&run, &config);
     run.schedule = (Schedule){o->schedule, (float)o->lr, (float)o->min_lr,
                               o->warmup,   o->steps,     o->cooldown};
@@ -3623,13 +4133,14 @@ static void command_train(const Options *o) {
         run_destroy(&run);
         return;
     }
+    Options all = *o; /* with the shape that --init brought */
+    all.layers = config.layers, all.heads = config.heads, all.channels = config.channels;
+    all.context = T, all.no_bias = !config.bias;
+    run.settings = options_settings(&all);
+    run_fingerprints(&run, &run.progress);
     run.best_folder = text_format("%s/best", o->out);
     folder_create(o->out);
-    settings_write(o);
-    run.log = run_file(o, "log.csv");
-    run.samples = run_file(o, "samples.txt");
-    fprintf(run.log, "step,epoch,tokens,loss,val_loss,val_bits_per_byte,lr,norm,"
-                     "tokens_per_second,seconds,val_accuracy,train_accuracy\n");
+    run_log(&run);
     run_train(&run);
     run_destroy(&run);
 }
@@ -3708,7 +4219,8 @@ static void command_info(const Options *o) {
         config = run_config(o, vocab);
     }
     tensors_print(stdout, &config);
-    budget_print(stdout, &config, o->micro_batch, o->recompute ? KEEP_STREAM : KEEP_ALL,
+    budget_print(stdout, &config, o->micro_batch, config.context,
+                 o->recompute ? KEEP_STREAM : KEEP_ALL,
                  (double)o->steps * (double)o->batch * (double)config.context, 0);
     printf("loss of an untrained model: ln V = ln %zu = %.4f\n", config.vocab,
            log((double)config.vocab));
@@ -3750,19 +4262,25 @@ int main(int argc, char **argv) {
     Options options = DEFAULTS;
     bool given[OPTION_ROWS] = {false};
     char command = options_read(&options, given, argc, argv);
+    SafeTensors *state = NULL;
     if (command != 'h') {
-        options_complete(&options, given, command);
+        if (options.resume) {
+            state = state_open(options.resume);
+            options_recall(&options, given, state);
+            if (!option_given(given, "out")) options.out = options.resume;
+        } else options_complete(&options, given, command);
         options_check(&options, given, command);
     }
     threads_set(options.threads);
     switch (command) {
     case 'h': help_print(); break;
-    case 't': command_train(&options); break;
+    case 't': command_train(&options, state); break;
     case 'g': command_generate(&options); break;
     case 'e': command_eval(&options); break;
     case 'i': command_info(&options); break;
     }
+    if (state) safetensors_close(state);
     output_check();
-    return 0;
+    return interrupted ? 128 + interrupted : 0; /* as a shell reports a program that obeyed */
 }
 #endif /* TRAIN_NO_MAIN */

@@ -34,11 +34,11 @@ FLAGS = ["-std=gnu11", "-O1", "-march=native", "-fno-math-errno", "-w"]
 LIMIT = 120  # seconds for one test program: a fault may also make it run for ever
 
 # The test programs, in the order in which they are tried unless a row says otherwise.
-TESTS = ["kernels", "model", "text", "sampling", "files", "training"]
+TESTS = ["kernels", "model", "text", "sampling", "files", "training", "resume"]
 
 # A row: the function (or table) in which the change is made, the old text, the new text, what it breaks, and the
 # test programs that are tried first.  Blanks and line breaks in the old text stand for any blanks and line breaks.
-K, M, T, S, F, R = "kernels", "model", "text", "sampling", "files", "training"
+K, M, T, S, F, R, Z = "kernels", "model", "text", "sampling", "files", "training", "resume"
 FAULTS = [
     # Random numbers, text, batches
     ("random_bits", "z >> 27", "z >> 26", "the generator is another one", [T]),
@@ -327,10 +327,34 @@ FAULTS = [
     ("rows_right", "n < (b + 1) * T; n += a->head_rows", "n < b * T + 1; n += a->head_rows", "only the first logits are looked at", [R]),
     ("text_generate", "if (sampling->line && bytes == 1 && *text == '\\n') break;", "", "a row does not end", [R]),
     ("split_evaluate", "sum / log(2.0)", "sum", "nats for bits", [R]),
-    ("validation_run", "e.loss < run->best_loss", "e.loss > run->best_loss", "the worst model is the best", [R]),
-    ("evaluation_run", "run->bad_evaluations >= o->patience", "run->bad_evaluations > o->patience", "one evaluation too patient", [R]),
-    ("evaluation_run", "if (improved) model_write", "if (0) model_write", "the best model is not kept", [R]),
+    ("validation_run", "e.loss < p->best_loss", "e.loss > p->best_loss", "the worst model is the best", [R]),
+    ("run_train", "run->progress.bad_evaluations >= o->patience", "run->progress.bad_evaluations > o->patience", "one evaluation too patient", [R]),
+    ("run_save", "if (improved) model_files", "if (0) model_files", "the best model is not kept", [R]),
     ("run_train", "if (!isfinite(loss) || !isfinite(norm))", "if (0)", "training goes on with NaN", [R]),
+    ("fingerprint", "start ^ word", "start", "all weights have the same fingerprint", [Z]),
+    ("state_write", "moment ? optimizer->v : optimizer->m", "moment ? optimizer->m : optimizer->v",
+     "the moments change places", [Z]),
+    ("state_read", "isfinite(to[i])", "1", "moments may be infinite", [Z]),
+    ("state_read", "|| to[i] >= 0", "|| 1", "squares may be negative", [Z]),
+    ("state_open", "if (version != STATE_VERSION)", "if (0)", "any version will do", [Z]),
+    ("model_read_matching", "if (!there && waiting) model_finish(folder);", "", "the first save is not finished", [Z]),
+    ("model_read_matching", "if (weights_fingerprint(gpt) != weights && there && waiting)", "if (0)",
+     "a save is not finished", [Z]),
+    ("model_read_matching", "if (weights_fingerprint(gpt) != weights)", "if (0)", "any model will do", [Z]),
+    ("run_restore", "if (access(waiting, F_OK) == 0)", "if (0)", "the best model does not get its name", [Z]),
+    ("run_restore", "if (now.corpus != saved.corpus)", "if (0)", "any text will do", [Z]),
+    ("run_restore", "if (now.tokenizer != saved.tokenizer)", "if (0)", "any vocabulary will do", [Z]),
+    ("run_restore", "state_read(state, run->gpt, run->optimizer);", "run->optimizer->step = state_count(state, \"step\");",
+     "the moments start at 0 again", [Z]),
+    ("run_log", "<= run->optimizer->step", "< run->optimizer->step", "a row of the log is lost", [Z]),
+    ("run_log", "while ((feed = strchr(end, '\\n')) &&", "while ((feed = strchr(end, '\\n')) || 0 &&",
+     "rows of the log stand there twice", [Z]),
+    ("options_recall", "if (given[i]) continue;", "", "the saved value wins over the command line", [Z]),
+    ("options_recall", "if (given[i] && !may_change)", "if (0)", "everything may change", [Z]),
+    ("run_save", "if (run->replaces) file_drop(models[i]);", "", "an older best model is left", [R]),
+    ("run_save", "if (improved) p->best_weights = p->weights;", "", "the state does not know the best model", [Z]),
+    ("kept_trim", "i = keep; i < count", "i = keep + 1; i < count", "one more is kept", [Z]),
+    ("run_train", "step % o->save_every == 0", "step % o->save_every == 1", "saved at other steps", [Z]),
     ("run_train", "learning_rate(&run->schedule, step)", "learning_rate(&run->schedule, 0)", "the schedule stands still", [R]),
 ]
 
@@ -409,7 +433,7 @@ def tests_run(folder, tests, compiler):
     """Compiles and runs test programs until one fails.  Returns (program, what failed), or None."""
     environment = environment_make()
     for test in tests:
-        programs = ["tests/test_%s.c" % test] + (["train.c"] if test in ("training", "files") else [])
+        programs = ["tests/test_%s.c" % test] + (["train.c"] if test in ("training", "files", "resume") else [])
         for source in programs:
             out = "build/" + os.path.basename(source)[:-2]
             status, lines = command([compiler] + FLAGS + [source, "-o", out, "-lm"], folder, 300, environment)

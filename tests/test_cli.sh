@@ -103,6 +103,15 @@ else
     rm -f "$W/secret.txt"
 fi
 
+# --- A shorter context than the model's -----------------------------------------------------------------
+run --data "$W/text.txt" --init "$W/good" --context 4 --batch 4 --sample 0 --steps 4 --out "$W/shorter"
+[ "$status" -eq 0 ] && cmp -s "$W/good/config.json" "$W/shorter/config.json" && tail -n 1 "$W/shorter/log.csv" | grep -q '^4,[0-9.]*,64,'
+row $? "--init with a shorter --context trains on windows of 4, and the model keeps its 8 positions: exit $status"
+run --resume "$W/shorter" --steps 6 --sample 0
+[ "$status" -eq 0 ] && tail -n 1 "$W/shorter/log.csv" | grep -q '^6,[0-9.]*,96,'
+row $? "and is resumed with them: exit $status: $(tail -n 1 "$W/shorter/log.csv")"
+rm -rf "$W/shorter"
+
 # --- Rows that are none ------------------------------------------------------------------------------
 printf '1+1=2\n2+2=4\n1+2\n' > "$W/sums.txt"
 bad "a row longer than the context" 1 "line 1 and its line feed are 6 tokens" --data "$W/sums.txt" --rows --context 5 --out "$W/new"
@@ -148,6 +157,7 @@ two'
 bad "generate without a model" 2 --model generate
 bad "eval without a model" 2 --model eval $data
 bad "another shape for a model that has one" 2 --layers $data --init "$W/good" --layers 2 --out "$W/new"
+bad "a context that the model to start from does not have" 1 "has 8 positions" $data --init "$W/good" --context 9 --out "$W/new"
 bad "an empty prompt" 2 --prompt generate --model "$W/good" --prompt ''
 bad "an empty folder's name for --out" 2 --out $data $small --steps 4 --out ''
 bad "more parameters than any memory" 1 memory $data --layers 1000 --channels 65536 --heads 1 --out "$W/new"
@@ -302,7 +312,7 @@ fi
 # interrupt SIGNAL FOLDER: starts a long run, waits until its log has some steps, and sends the signal.
 for signal in INT TERM; do
     out=$W/stopped-$signal
-    "$TRAIN" $data $small --steps 100000000 --eval-every 100000000 --eval-batches 0 --out "$out" > "$W/out" 2> "$W/err" < /dev/null &
+    "$TRAIN" $data $small --schedule constant --warmup 0 --steps 100000000 --eval-every 100000000 --eval-batches 0 --out "$out" > "$W/out" 2> "$W/err" < /dev/null &
     child=$!
     waited=0
     while [ $waited -lt 100 ] && { [ ! -f "$out/log.csv" ] || [ "$(wc -l < "$out/log.csv")" -lt 10 ]; }; do
@@ -316,9 +326,9 @@ for signal in INT TERM; do
     wait "$child"
     status=$?
     child=''
-    [ "$status" -eq 0 ] || [ "$status" -eq 130 ]
+    [ "$status" -eq "$(case $signal in INT) echo 130 ;; TERM) echo 143 ;; esac)" ]
     row $? "SIG$signal: the run ends properly: exit $status"
-    grep -q "interrupted after step [1-9]" "$W/err" && grep -q -e "--init $out " "$W/err"
+    grep -q "interrupted after step [1-9]" "$W/err" && grep -q -e "--resume $out\$" "$W/err"
     row $? "SIG$signal: $(grep interrupted "$W/err" | cut -c 1-140)"
     step=$(sed -n 's/.*interrupted after step \([0-9]*\).*/\1/p' "$W/err")
     logged=$(tail -n 1 "$out/log.csv" | cut -d , -f 1)
@@ -326,12 +336,11 @@ for signal in INT TERM; do
     row $? "SIG$signal: the log ends with step $logged, the message says $step"
     [ -z "$(find "$out" -name '*.tmp')" ]
     row $? "SIG$signal: no unfinished file is left"
-    loss=$(tail -n 1 "$out/log.csv" | cut -d , -f 5)
-    run eval --model "$out" $data --split validation
-    awk "BEGIN { exit !(\"$loss\" != \"\") }" && grep -q "loss $(printf '%.4f' "${loss:-0}")" "$W/out"
-    row $? "SIG$signal: the saved model has the loss of that step, ${loss:-none}: $(cat "$W/out")"
-    run $data --init "$out" --batch 4 --steps 2 --sample 0 --out "$out-on"
+    run --resume "$out" --steps $((step + 3)) --log-every 1
     row $status "SIG$signal: training goes on as the message says: exit $status"
+    run $data $small --schedule constant --warmup 0 --steps $((step + 3)) --eval-every 100000000 --eval-batches 0 --out "$out-whole"
+    cmp -s "$out/model.safetensors" "$out-whole/model.safetensors"
+    row $? "SIG$signal: and gives the weights of a run that was not stopped, $((step + 3)) steps"
 done
 
 # --- --help and the sources ------------------------------------------------------------------------------------

@@ -153,28 +153,6 @@ static double eval_loss(const char *model, const char *data, const char *shares)
     return loss;
 }
 
-/* The last line of stderr is the error, and the only line that looks like one. */
-static bool ends_with_error(const Ending *ending, int status, const char *words) {
-    const char *text = (const char *)ending->err.data, *last = text;
-    size_t errors = 0;
-    for (const char *line = text; *line;) {
-        errors += !strncmp(line, "train: ", 7);
-        last = line;
-        line += strcspn(line, "\n");
-        line += *line == '\n';
-    }
-    return ending->status == status && errors == 1 && !strncmp(last, "train: ", 7) &&
-           strstr(last, words);
-}
-
-static const char *last_line(const Ending *ending) {
-    char *text = (char *)ending->err.data;
-    size_t length = strlen(text);
-    if (length && text[length - 1] == '\n') text[--length] = 0;
-    char *feed = strrchr(text, '\n');
-    return feed ? feed + 1 : text;
-}
-
 /* --- Learning
  * ---------------------------------------------------------------------------------- */
 
@@ -361,7 +339,8 @@ static Inside *inside_create_of(bool rows, size_t batch, size_t micro_batch, dou
     const char *text = "One line of text is enough to see what a batch is made of, and where "
                        "its gradient comes from.\n";
     size_t bytes = strlen(text), T = rows ? 12 : 6;
-    *run = (Run){.o = &in->o, .best_loss = INFINITY, .peak = 1e9};
+    *run = (Run){.o = &in->o, .progress.best_loss = INFINITY, .peak = 1e9};
+    run->settings = text_format("%s", "");
     if (rows) run->corpus = rows_create(&run->tokenizer, T);
     else {
         run->tokenizer = tokenizer_create((const unsigned char *)text, bytes);
@@ -411,6 +390,7 @@ static void inside_destroy(Inside *in) {
     free(run->targets);
     free(run->dlosses);
     free(run->best_folder);
+    free(run->settings);
     free(in);
 }
 
@@ -721,7 +701,7 @@ static void test_bad_endings(void) {
                       "4 --steps 2000 --eval-every 1000 --sample 0 --threads 1 %s",
                       folder, folder, folder, bad[i].options);
         Bytes after = model_bytes("good");
-        bool error = ends_with_error(&ending, 1, "step ");
+        bool error = ending_refused(&ending, 1, "step ");
         check(error, "%-30s exit %d: %.120s", bad[i].name, ending.status, last_line(&ending));
         check(bytes_equal(good, after) && !leftovers("good"),
               "%-30s the last good model is still there", bad[i].name);
@@ -735,7 +715,7 @@ static void test_bad_endings(void) {
                       "4 --steps 2000 --eval-every 1 --sample 0 --threads 1 "
                       "--lr 1e9 --warmup 0 --validation %s",
                       folder, folder, folder, validation, validation ? "0.05" : "0");
-        check(ends_with_error(&ending, 1, "step "),
+        check(ending_refused(&ending, 1, "step "),
               "a rate of 1e9, %s each step: exit %d: %.100s",
               validation ? "evaluated" : "saved", ending.status, last_line(&ending));
         char *run = text_format("often%d", validation);
@@ -759,7 +739,7 @@ static void test_bad_endings(void) {
                       "--validation %s",
                       folder, folder, folder, validation ? "0.05" : "0");
         Bytes after = model_bytes("poisoned");
-        check(ends_with_error(&ending, 1, "step "),
+        check(ending_refused(&ending, 1, "step "),
               "a poisoned weight, %s validation: exit %d: %.100s",
               validation ? "with" : "without", ending.status, last_line(&ending));
         check(bytes_equal(before, after),
@@ -773,7 +753,7 @@ static void test_bad_endings(void) {
     Ending ending = train_run(
         "--data %s/alphabet.txt --init %s/nan --out %s/fresh --batch 4 --steps 5 --threads 1",
         folder, folder, folder);
-    check(ends_with_error(&ending, 1, "not finite"), "a weight that is NaN: exit %d: %.100s",
+    check(ending_refused(&ending, 1, "not finite"), "a weight that is NaN: exit %d: %.100s",
           ending.status, last_line(&ending));
     check(!file_exists("fresh", ""), "a weight that is NaN: nothing is created");
     ending_free(&ending);
@@ -786,6 +766,29 @@ static void run_interrupted(void *argument) {
     interrupted = 1;
     run_train(&in->run);
     inside_destroy(in);
+}
+
+/* The same over an older run, before the first evaluation: of the older best model nothing may
+ * be left, since it is not the best of this run. */
+static void run_replaced(void *argument) {
+    Inside *in = inside_create(4, 4, 0, argument);
+    model_write(in->run.gpt, in->run.tokenizer, in->run.best_folder);
+    in->o.eval_every = 100;
+    in->run.replaces = true;
+    interrupted = 1;
+    run_train(&in->run);
+    inside_destroy(in);
+}
+
+static void test_replaced(void) {
+    char *out = path_of("replaced");
+    Ending ending = child_run(run_replaced, out);
+    check(ending.status == 0 && file_exists("replaced", "model.safetensors") &&
+              file_exists("replaced/best", "config.json") &&
+              !file_exists("replaced/best", "model.safetensors"),
+          "an older run is replaced: its best model is gone before this run has one");
+    ending_free(&ending);
+    free(out);
 }
 
 static void test_interrupted(void) {
@@ -889,16 +892,8 @@ static void test_rows_run(void) {
     }
     log_free(&history);
     ending_free(&ending);
-    char *settings_path = path_of("rows/settings.txt"), *samples_path = path_of("rows/samples.txt");
-    Bytes settings = file_read(settings_path), samples = file_read(samples_path);
-    const char *lines[] = {"--rows\n", "--answer-after =\n", "--context 8\n", "--lr 0.01\n",
-                           "--min-lr 0.001\n", "--order epochs\n", "--warmup 20\n", path};
-    size_t found = 0;
-    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
-        found += strstr((char *)settings.data, lines[i]) != NULL;
-    check(found == sizeof lines / sizeof *lines && !strstr((char *)settings.data, "--recompute"),
-          "settings.txt: %zu of %zu options that were given or follow from others, and no other "
-          "flag", found, sizeof lines / sizeof *lines);
+    char *samples_path = path_of("rows/samples.txt");
+    Bytes samples = file_read(samples_path);
     const char *at = (char *)samples.data;
     for (int step = 50; at && step <= 200; step += 50) {
         char *head = text_format("--- step %d\n9d=", step);
@@ -906,9 +901,7 @@ static void test_rows_run(void) {
         free(head);
     }
     check(at != NULL, "samples.txt: a sample from each of four evaluations, in order");
-    free(settings.data);
     free(samples.data);
-    free(settings_path);
     free(samples_path);
     char *model = path_of("rows");
     ending = train_run("generate --rows --model %s --prompt 7b= --tokens 1 --temperature 0",
@@ -948,6 +941,7 @@ int main(void) {
     test_init();
     test_bad_endings();
     test_interrupted();
+    test_replaced();
     test_log("cosine", "--lr 1e-2 --min-lr 1e-3 --warmup 4", SCHEDULE_COSINE, 1e-2f, 1e-3f, 4,
              0, true);
     test_log("linear", "--lr 1e-2 --min-lr 0 --warmup 0 --schedule linear", SCHEDULE_LINEAR,
