@@ -2,6 +2,8 @@
 #   make        builds ./train                       make run     trains on this project's own text, then writes
 #   make test   every check that needs no Python     make debug   the same program with sanitizers, ./build/train-debug
 #   make bench  speed beside the machine's limits and PyTorch
+#   make reproduce RUN=names        a published run, its figure beside ours: doc/reproduction.md
+#   make report RUN=out/first       a page about a run, with its curves
 # Another compiler or machine: make CC=clang, make CFLAGS='-O2', make OPENMP= (one thread).
 
 CFLAGS ?= -O3 -march=native
@@ -71,6 +73,12 @@ bench: build/matmul_steps build/kernels build/step # two minutes, and some more 
 	if $(PYTHON) -c 'import torch'; then $(PYTHON) dev/bench/step.py; \
 	else echo 'PyTorch is not there: dev/bench/step.py is left out'; fi
 
+reproduce: build/train # RUN is the name of a file in dev/runs; MIRROR=FOLDER as above
+	PYTHON=$(PYTHON) MIRROR=$(MIRROR) sh dev/runs/reproduce.sh $(RUN)
+
+report: # needs matplotlib
+	$(PYTHON) dev/report.py $(RUN)
+
 fuzz-tokenizer: | build # needs clang; ten minutes
 	clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 	    tests/fuzz_tokenizer.c -o build/fuzz_tokenizer
@@ -80,4 +88,4 @@ fuzz-tokenizer: | build # needs clang; ten minutes
 clean:
 	rm -rf build train tokenizer
 
-.PHONY: all debug run test check-reference check-tokenizer check-faults bench fuzz-tokenizer clean
+.PHONY: all debug run test check-reference check-tokenizer check-faults bench reproduce report fuzz-tokenizer clean

@@ -7,6 +7,7 @@ page needs no network and no other file.  Needs matplotlib.
 """
 import html
 import io
+import json
 import math
 import os
 import sys
@@ -26,6 +27,18 @@ def text_of(folder, name):
             return file.read()
     except OSError:
         return ""
+
+
+def settings_of(folder):
+    """The options that a run was started with, which train.c keeps beside its state."""
+    try:
+        with open(os.path.join(folder, "state.safetensors"), "rb") as file:
+            header = file.read(int.from_bytes(file.read(8), "little"))
+        known = json.loads(header).get("__metadata__", {})
+    except (OSError, ValueError):
+        return []
+    return ["%s %s" % (key.split(" ")[0], value) for key, value in known.items()
+            if key.startswith("--")]
 
 
 def shown(value, form="%.4f"):
@@ -84,7 +97,7 @@ def page(folders):
     parts.append("<h1>%s</h1><p>%s</p>" % (html.escape(run.folder), summary))
     parts.append("<h2>Curves</h2>" + picture(runs, "step"))
     parts.append("<h2>Evaluations</h2>" + evaluations(run))
-    settings = [line for line in text_of(run.folder, "settings.txt").split("\n") if line]
+    settings = settings_of(run.folder)
     if settings:
         parts.append('<h2>Settings</h2><div class="columns">%s</div>'
                      % "<br>".join(html.escape(line) for line in settings))
