@@ -18,6 +18,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 matplotlib.rcParams["svg.hashsalt"] = "train"  # the same picture, the same bytes
+matplotlib.rcParams["svg.fonttype"] = "none"  # text as text: smaller, and it can be searched
 import matplotlib.pyplot as plt  # noqa: E402
 
 PANELS = {"loss": "loss", "bits": "bits per byte", "accuracy": "rows right",

@@ -53,8 +53,10 @@ sum_is() { # file, sha256
 
 # A book without what the publisher put before and behind it, and without \r.
 book_cut() {
-    tr -d '\r' < "$1" | awk '/^\*\*\* *END OF/ { exit } on && (NF || begun) { print; begun = 1 }
-                           /^\*\*\* *START OF/ { on = 1 }' > "$1.cut"
+    tr -d '\r' < "$1" | awk '/^\*\*\* *END OF/ { exit }
+        on && NF { printf "%s%s\n", begun ? blank : "", $0; blank = ""; begun = 1; next }
+        on { blank = blank $0 "\n" }
+        /^\*\*\* *START OF/ { on = 1 }' > "$1.cut"
     [ -s "$1.cut" ] && mv "$1.cut" "$1"
 }
 

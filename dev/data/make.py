@@ -135,12 +135,12 @@ def main():
     name = "names-shuffled" if o.what == "names" else o.what
     path = o.out or os.path.join(ROOT, "data", name + ".txt")
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    count = 0
-    with open(path + ".part", "wb") as file:
+    count, unfinished = 0, "%s.%d.part" % (path, os.getpid())
+    with open(unfinished, "wb") as file:
         for line in MAKERS[o.what](o, random.Random(o.seed)):
             file.write((line if isinstance(line, bytes) else line.encode()) + b"\n")
             count += 1
-    os.replace(path + ".part", path)
+    os.replace(unfinished, path)
     print("%s: %d lines" % (os.path.relpath(path), count))
 
 
