@@ -1,10 +1,10 @@
 /* train.c - GPT training, whole: from raw text to a trained model that writes.
  *
- * What it does.  A text is a row of tokens (here: bytes).  The model reads some of them and
- * gives a probability to each token that could come next; the loss says how badly it was
- * surprised by the one that did.  Calculus says how the loss would change with each weight, and
- * each weight takes a small step downhill.  That is all; the rest is arithmetic, and all of it
- * is here: no library but libc and libm.
+ * What it does.  A text is a row of tokens: bytes, or pieces of words.  The model reads some of
+ * them and gives a probability to each token that could come next; the loss says how badly it
+ * was surprised by the one that did.  Calculus says how the loss would change with each weight,
+ * and each weight takes a small step downhill.  That is all; the rest is arithmetic, and all of
+ * it is here: no library but libc and libm.
  *
  *     cc -std=gnu11 -O3 -march=native -fopenmp train.c -o train -lm
  *     ./train --data book.txt --out out/book
@@ -34,6 +34,7 @@
  *   H attention heads          D = C/H channels a head  F = 4C hidden width of the MLP
  *   L layers (blocks)          V vocabulary             N rows, mostly N = B*T
  *   O output channels          s key position in attention, beside t, the query position
+ *   M, N, K of a matrix product: (M,N) is (M,K) times (K,N), each element a sum over K
  * (B,T,C) is the shape of an array in row-major order.  dX is the gradient of the loss with
  * respect to X: an array of X's shape that says how much the loss grows when an element of X
  * grows by 1.
@@ -60,7 +61,8 @@
  *   - What a user can cause ends in one line on stderr; what only a mistake in this file can
  *     cause is an assert.
  */
-#define _POSIX_C_SOURCE 200809L
+#define TOKENIZER_NO_MAIN
+#include "tokenizer.c" /* first: it says on which systems this cannot run */
 #include <dirent.h>
 #include <math.h>
 #include <signal.h>
@@ -72,9 +74,6 @@
 #pragma GCC diagnostic ignored "-Wunknown-pragmas" /* one thread: the omp lines mean nothing   \
                                                     */
 #endif
-
-#define TOKENIZER_NO_MAIN
-#include "tokenizer.c"
 
 /* =========================================================================================
  * 2. Small tools
@@ -95,6 +94,32 @@ int thread_count(void) {
 #else
     return 1;
 #endif
+}
+
+/* The number that 1 to 8 bytes write, the lowest first. */
+static uint64_t bytes_number(const unsigned char *at, size_t bytes) {
+    uint64_t number = 0;
+    while (bytes--) number = number << 8 | at[bytes];
+    return number;
+}
+
+/* A whole file, mapped and not read: only pages that are looked at come into memory.  The
+ * caller calls file_unmap. */
+Bytes file_map(const char *path) {
+    struct stat status;
+    int descriptor = open(path, O_RDONLY);
+    if (descriptor < 0 || fstat(descriptor, &status) != 0)
+        die("%s: cannot open: %s", path, strerror(errno));
+    if (!S_ISREG(status.st_mode)) die("%s: is not a file", path);
+    Bytes file = {NULL, (size_t)status.st_size};
+    if (file.size) file.data = mmap(NULL, file.size, PROT_READ, MAP_PRIVATE, descriptor, 0);
+    if (file.data == MAP_FAILED) die("%s: cannot map: %s", path, strerror(errno));
+    close(descriptor);
+    return file;
+}
+
+void file_unmap(Bytes file) {
+    if (file.size) munmap(file.data, file.size);
 }
 
 /* Random numbers without a state: the number is a function of a key and of an index.  A draw
@@ -158,6 +183,8 @@ uint64_t random_permutation(uint64_t key, uint64_t i, uint64_t N) {
  * Where every line of the text is a sequence of its own (names, sums), the windows are lines.
  * ====================================================================================== */
 
+enum { SPLIT_TRAIN, SPLIT_VALIDATION, SPLIT_TEST, SPLITS };
+
 /* A line as a sequence of its own, by places in the tokens.  Its inputs begin with the line
  * feed before it, its targets end with the one behind it: the line feed is both the token to
  * start from and the one that ends. */
@@ -170,11 +197,11 @@ typedef struct {
     uint32_t *tokens;
     size_t count; /* tokens */
     size_t bytes; /* of the text that they stand for */
+    size_t parts[SPLITS]; /* tokens of each part; all 0: the parts are cut by position */
     Row *rows;    /* (row_count + 1), the last one for its start only; NULL: a running text */
     size_t row_count;
 } Corpus;
 
-enum { SPLIT_TRAIN, SPLIT_VALIDATION, SPLIT_TEST, SPLITS };
 static const char *const SPLIT_NAMES[] = {"train", "validation", "test", NULL};
 
 /* One part of a corpus.  The tokens belong to the corpus; with rows, they are all its tokens,
@@ -276,11 +303,108 @@ Corpus corpus_rows(Tokenizer *tokenizer, const Bytes *text, const char *name, co
                 name, n, length, T);
     }
     rows[n].start = ids.count - 1;
-    return (Corpus){ids.data, ids.count, text->size, rows, n};
+    return (Corpus){ids.data, ids.count, text->size, {0}, rows, n};
+}
+
+/* --- Files of tokens ------------------------------------------------------------------------
+ * A long text is encoded once and kept as the ids of its tokens.  Two forms are read:
+ *   llm.c's  256 numbers of 32 bits, of which the first three are a magic number, a version and
+ *            the number of tokens; then the ids.  The magic number tells such a file.
+ *   raw      nothing but ids, as nanoGPT and `./tokenizer encode --raw` write them: 2 bytes
+ *            each if the vocabulary has at most 65536 tokens, otherwise 4.  Any bytes could be
+ *            that, so such a file is told by its name, which ends in ".bin". */
+static const struct {
+    uint32_t magic, version;
+    size_t width; /* bytes of an id */
+} TOKEN_FORMS[] = {{20240520, 1, 2}, {20240801, 7, 4}}; /* for GPT-2's ids, for Llama 3's */
+enum { TOKEN_FORM_COUNT = sizeof TOKEN_FORMS / sizeof *TOKEN_FORMS, TOKEN_HEADER = 256 * 4 };
+
+/* The row of TOKEN_FORMS for a file that begins with `head`; TOKEN_FORM_COUNT: none. */
+static size_t token_form(Bytes head) {
+    size_t form = 0;
+    while (form < TOKEN_FORM_COUNT &&
+           (head.size < 4 || bytes_number(head.data, 4) != TOKEN_FORMS[form].magic))
+        form++;
+    return form;
+}
+
+/* Is this a file of tokens, of one form or the other? */
+bool tokens_recognise(const char *path) {
+    struct stat status;
+    size_t length = strlen(path);
+    if (stat(path, &status) != 0 || !S_ISREG(status.st_mode)) return false;
+    if (length >= 4 && !strcmp(path + length - 4, ".bin")) return true;
+    Bytes file = file_map(path);
+    bool tokens = token_form(file) < TOKEN_FORM_COUNT;
+    file_unmap(file);
+    return tokens;
+}
+
+/* Appends the ids of a file; each must be one of the vocabulary's. */
+static void tokens_append(Corpus *corpus, const char *path, size_t vocab) {
+    Bytes file = file_map(path);
+    size_t form = token_form(file), width = vocab <= 65536 ? 2 : 4, at = 0;
+    if (form < TOKEN_FORM_COUNT) {
+        width = TOKEN_FORMS[form].width;
+        at = TOKEN_HEADER;
+        if (file.size < at || bytes_number(file.data + 4, 4) != TOKEN_FORMS[form].version ||
+            bytes_number(file.data + 8, 4) != (file.size - at) / width)
+            die("%s: its header does not fit its %zu bytes: damaged, not complete, or of "
+                "another version of llm.c",
+                path, file.size);
+    }
+    if ((file.size - at) % width)
+        die("%s: %zu bytes of ids: not a multiple of %zu", path, file.size - at, width);
+    size_t count = (file.size - at) / width;
+    corpus->tokens =
+        memory_resize(corpus->tokens, corpus->count + count, sizeof *corpus->tokens);
+    for (size_t i = 0; i < count; i++) {
+        uint32_t id = (uint32_t)bytes_number(file.data + at + i * width, width);
+        if (id >= vocab)
+            die("%s: token %zu is %u: the vocabulary has %zu tokens", path, i, (unsigned)id,
+                vocab);
+        corpus->tokens[corpus->count++] = id;
+    }
+    file_unmap(file);
+}
+
+/* The part that the name of a file tells, as that of nanoGPT's val.bin does; SPLITS: none. */
+static int tokens_part(const char *path) {
+    static const char *const WORDS[] = {"train", "val", "test"};
+    const char *slash = strrchr(path, '/');
+    for (const char *at = slash ? slash + 1 : path; *at; at++) {
+        size_t letters = strcspn(at, "._-0123456789");
+        for (int part = 0; part < SPLITS; part++)
+            if (letters == strlen(WORDS[part]) && !strncmp(at, WORDS[part], letters))
+                return part;
+        at += letters;
+        if (!*at) break;
+    }
+    return SPLITS;
+}
+
+/* Reads files of tokens, up to a NULL.  If one is named after the validation or the test part,
+ * all must be named after a part, and make it up; otherwise they are cut by position, as texts
+ * are. */
+void tokens_collect(Corpus *corpus, const char *const *paths, size_t vocab) {
+    bool named = false;
+    for (size_t i = 0; paths[i]; i++)
+        named |= tokens_part(paths[i]) == SPLIT_VALIDATION ||
+                 tokens_part(paths[i]) == SPLIT_TEST;
+    for (int part = 0; part < (named ? SPLITS : 1); part++) {
+        size_t before = corpus->count;
+        for (size_t i = 0; paths[i]; i++) {
+            if (named && tokens_part(paths[i]) == SPLITS)
+                die("%s: no part is named in this name, as in others: train, val or test",
+                    paths[i]);
+            if (!named || tokens_part(paths[i]) == part) tokens_append(corpus, paths[i], vocab);
+        }
+        if (named) corpus->parts[part] = corpus->count - before;
+    }
 }
 
 /* The corpus in three parts: the last `test` of it, before that `validation`, the rest for
- * training.  Of rows, the nearest whole numbers. */
+ * training; or those that its files made up.  Of rows, the nearest whole numbers. */
 void corpus_split(const Corpus *corpus, double validation, double test, Split splits[SPLITS]) {
     if (corpus->rows) {
         double rows = (double)corpus->row_count;
@@ -296,6 +420,11 @@ void corpus_split(const Corpus *corpus, double validation, double test, Split sp
     size_t train_end = (size_t)((double)corpus->count * (1.0 - validation - test) + 1e-6);
     size_t test_start = train_end + (size_t)((double)corpus->count * validation + 1e-6);
     if (test == 0) test_start = corpus->count;
+    const size_t *parts = corpus->parts;
+    if (parts[SPLIT_TRAIN] + parts[SPLIT_VALIDATION] + parts[SPLIT_TEST]) {
+        train_end = parts[SPLIT_TRAIN];
+        test_start = train_end + parts[SPLIT_VALIDATION];
+    }
     size_t starts[SPLITS + 1] = {0, train_end, test_start, corpus->count};
     for (int i = 0; i < SPLITS; i++)
         splits[i] = (Split){corpus->tokens + starts[i], starts[i + 1] - starts[i],
@@ -1487,6 +1616,18 @@ GPT *gpt_create(const Config *config, bool training) {
     return gpt;
 }
 
+/* Cuts a model to a shorter context: it keeps the rows of wpe for the places that are left.
+ * What it computes for a text that fits is the same to the last bit. */
+void gpt_shorten(GPT *gpt, size_t context) {
+    const Tensor *wpe = &gpt->table[WPE];
+    size_t kept = wpe->offset + context * gpt->config.channels, end = wpe->offset + wpe->count;
+    assert(context > 0 && context <= gpt->config.context);
+    memmove(gpt->weights + kept, gpt->weights + end,
+            (gpt->parameter_count - end) * sizeof *gpt->weights);
+    gpt->config.context = context;
+    table_fill(&gpt->config, gpt->table, &gpt->parameter_count);
+}
+
 void gpt_destroy(GPT *gpt) {
     if (!gpt) return;
     free(gpt->table);
@@ -2029,7 +2170,8 @@ double optimizer_step(GPT *gpt, Optimizer *optimizer, const OptimizerOptions *o,
  *
  * A model on disk is a folder as Hugging Face writes it for GPT-2: model.safetensors,
  * config.json and the tokenizer's vocab.json and merges.txt.  So what was trained here opens
- * there.  Beside them, state.safetensors holds what a run needs besides the weights to go on as
+ * there, and a GPT-2 that was saved there opens here, also in half precision or in several
+ * files.  Beside them, state.safetensors holds what a run needs besides the weights to go on as
  * if it had never stopped: Adam's moments, a few counters, and every setting.
  *
  * A safetensors file is: 8 bytes, the length n of the header, little-endian; n bytes of JSON,
@@ -2048,9 +2190,9 @@ typedef struct {
 typedef struct {
     char *path;
     unsigned char *data; /* the whole file, mapped */
-    size_t size, count;
-    size_t header; /* bytes: 8 and the JSON text */
-    SafeTensor *tensors;
+    size_t size, count, capacity;
+    size_t header;       /* bytes: 8 and the JSON text */
+    SafeTensor *tensors; /* count of them, sorted by name */
 } SafeTensors;
 
 static size_t dtype_bytes(const char *dtype) { /* 0: not known */
@@ -2099,33 +2241,60 @@ static void safetensors_entry(SafeTensors *file, Json *j, const char *name, size
             file->path, name);
     t.start = data_start + limits[0];
     t.bytes = bytes;
-    for (size_t i = 0; i < file->count; i++)
-        if (!strcmp(file->tensors[i].name, t.name))
-            die("%s: tensor %s stands there twice", file->path, name);
-    file->tensors = memory_resize(file->tensors, file->count + 1, sizeof t);
+    file->tensors = array_grow(file->tensors, &file->capacity, file->count, sizeof t);
     file->tensors[file->count++] = t;
 }
+
+static int safetensor_compare_place(const void *a, const void *b) {
+    const SafeTensor *s = a, *t = b;
+    if (s->start != t->start) return s->start < t->start ? -1 : 1;
+    return (s->bytes > t->bytes) - (s->bytes < t->bytes); /* an empty one goes before */
+}
+
+static int safetensor_compare_name(const void *a, const void *b) {
+    return strcmp(((const SafeTensor *)a)->name, ((const SafeTensor *)b)->name);
+}
+
+/* The rules for all tensors together, as the official reader has them: no name twice, and every
+ * byte behind the header belongs to exactly one tensor.  Leaves them sorted by name. */
+static void safetensors_check(SafeTensors *file) {
+    size_t end = file->header;
+    if (file->count)
+        qsort(file->tensors, file->count, sizeof *file->tensors, safetensor_compare_place);
+    for (size_t i = 0; i < file->count; i++) {
+        const SafeTensor *t = &file->tensors[i];
+        if (t->start != end)
+            die("%s: the offsets of tensor %s %s", file->path, t->name,
+                t->start < end ? "overlap those of another" : "leave a gap before it");
+        end += t->bytes;
+    }
+    if (end != file->size)
+        die("%s: %zu bytes at its end belong to no tensor", file->path, file->size - end);
+    if (file->count)
+        qsort(file->tensors, file->count, sizeof *file->tensors, safetensor_compare_name);
+    for (size_t i = 1; i < file->count; i++)
+        if (!strcmp(file->tensors[i].name, file->tensors[i - 1].name))
+            die("%s: tensor %s stands there twice", file->path, file->tensors[i].name);
+}
+
+enum { SAFETENSORS_HEADER_MAX = 100000000 }; /* bytes; the official reader's limit */
 
 /* Opens and checks a file.  The caller calls safetensors_close. */
 SafeTensors *safetensors_open(const char *path) {
     SafeTensors *file = memory_allocate(1, sizeof *file);
     file->path = text_format("%s", path);
-    struct stat status;
-    int descriptor = open(path, O_RDONLY);
-    if (descriptor < 0 || fstat(descriptor, &status) != 0)
-        die("%s: cannot open: %s", path, strerror(errno));
-    if (!S_ISREG(status.st_mode)) die("%s: is not a file", path);
-    file->size = (size_t)status.st_size;
+    Bytes all = file_map(path);
+    file->data = all.data;
+    file->size = all.size;
     if (file->size < 8) die("%s: has %zu bytes: not a safetensors file", path, file->size);
-    file->data = mmap(NULL, file->size, PROT_READ, MAP_PRIVATE, descriptor, 0);
-    if (file->data == MAP_FAILED) die("%s: cannot map: %s", path, strerror(errno));
-    close(descriptor);
-    uint64_t header = 0;
-    for (int i = 7; i >= 0; i--) header = header << 8 | file->data[i];
+    uint64_t header = bytes_number(file->data, 8);
     if (header > file->size - 8)
         die("%s: its header should have %llu bytes, the file has %zu: damaged, not "
             "complete, or not a safetensors file",
             path, (unsigned long long)header, file->size);
+    if (header > SAFETENSORS_HEADER_MAX)
+        die("%s: its header has %llu bytes, %d is the limit", path, (unsigned long long)header,
+            SAFETENSORS_HEADER_MAX);
     file->header = 8 + (size_t)header;
     Json j = {file->data, file->header, 8, path, true};
     char name[128];
@@ -2135,20 +2304,22 @@ SafeTensors *safetensors_open(const char *path) {
         else safetensors_entry(file, &j, name, file->header);
     }
     json_end(&j);
+    safetensors_check(file);
     return file;
 }
 
 void safetensors_close(SafeTensors *file) {
-    munmap(file->data, file->size);
+    file_unmap((Bytes){file->data, file->size});
     free(file->tensors);
     free(file->path);
     free(file);
 }
 
 static const SafeTensor *safetensors_row(const SafeTensors *file, const char *name) {
-    for (size_t i = 0; i < file->count; i++)
-        if (!strcmp(file->tensors[i].name, name)) return &file->tensors[i];
-    return NULL;
+    SafeTensor key;
+    if (!file->count || strlen(name) >= sizeof key.name) return NULL;
+    strcpy(key.name, name);
+    return bsearch(&key, file->tensors, file->count, sizeof key, safetensor_compare_name);
 }
 
 /* The numbers of a tensor, which belong to the file and may lie at any address; NULL if there
@@ -2280,9 +2451,13 @@ char *config_problem(const Config *c) {
 }
 
 /* Reads a config.json.  What would make the model compute something else than this file does is
- * refused; what does not matter here is passed over. */
-static Config config_read(const char *path) {
+ * refused; what does not matter here is passed over.  *tied (or NULL) gets: does the model say
+ * that its output head is wte? */
+static Config config_read(const char *path, bool *tied) {
     Config c = {.bias = true};
+    bool unused;
+    if (!tied) tied = &unused;
+    *tied = true;
     Bytes text = file_read(path);
     Json j = {text.data, text.size, 0, path, true};
     char key[64], value[64];
@@ -2297,13 +2472,19 @@ static Config config_read(const char *path) {
         else if (!strcmp(key, "resid_pdrop")) c.dropout = (float)json_number(&j);
         else if (!strcmp(key, "bias")) c.bias = json_boolean(&j);
         else if (!strcmp(key, "n_inner")) inner = json_word(&j, "null") ? 0 : json_size(&j);
-        else if (!strcmp(key, "tie_word_embeddings") || !strcmp(key, "scale_attn_weights")) {
+        else if (!strcmp(key, "tie_word_embeddings")) *tied = json_boolean(&j);
+        else if (!strcmp(key, "scale_attn_weights")) {
             if (!json_boolean(&j)) die("%s: %s must be true here", path, key);
-        } else if (!strcmp(key, "scale_attn_by_inverse_layer_idx")) {
+        } else if (!strcmp(key, "scale_attn_by_inverse_layer_idx") ||
+                   !strcmp(key, "add_cross_attention")) {
             if (json_boolean(&j)) die("%s: %s must be false here", path, key);
         } else if (!strcmp(key, "layer_norm_epsilon")) {
             if (fabs(json_number(&j) - LAYERNORM_EPS) > 1e-9)
                 die("%s: %s must be 1e-5 here", path, key);
+        } else if (!strcmp(key, "model_type")) {
+            json_string(&j, value, sizeof value);
+            if (strcmp(value, "gpt2"))
+                die("%s: model_type is \"%s\", only gpt2 is known here", path, value);
         } else if (!strcmp(key, "activation_function")) {
             json_string(&j, value, sizeof value);
             if (strcmp(value, "gelu_new") && strcmp(value, "gelu_pytorch_tanh"))
@@ -2319,36 +2500,150 @@ static Config config_read(const char *path) {
     return c;
 }
 
-/* Reads DIR/config.json and DIR/model.safetensors.  The caller calls gpt_destroy. */
+/* The files that hold a model's weights: model.safetensors, or the parts ("shards") that
+ * model.safetensors.index.json names, {"weight_map": {"tensor": "file", ...}, ...}. */
+typedef struct {
+    char *path; /* for messages */
+    SafeTensors **files;
+    size_t count, capacity, bytes;
+} Weights;
+
+static void weights_add(Weights *w, const char *path) {
+    for (size_t i = 0; i < w->count; i++)
+        if (!strcmp(w->files[i]->path, path)) return;
+    w->files = array_grow(w->files, &w->capacity, w->count, sizeof *w->files);
+    w->files[w->count++] = safetensors_open(path);
+    w->bytes += w->files[w->count - 1]->size;
+}
+
+static void weights_open_shards(Weights *w, const char *folder) {
+    char key[128], shard[256];
+    Bytes text = file_read(w->path);
+    Json j = {text.data, text.size, 0, w->path, true};
+    json_enter(&j, '{');
+    while (json_key(&j, key, sizeof key)) {
+        if (strcmp(key, "weight_map")) {
+            json_skip(&j);
+            continue;
+        }
+        json_enter(&j, '{');
+        while (json_key(&j, key, sizeof key)) {
+            json_string(&j, shard, sizeof shard);
+            if (strchr(shard, '/') || strchr(shard, '\\')) /* it could lead anywhere */
+                die("%s: %s is not the name of a file in this folder", w->path, shard);
+            char *path = text_format("%s/%s", folder, shard);
+            weights_add(w, path);
+            free(path);
+        }
+    }
+    json_end(&j);
+    free(text.data);
+}
+
+static Weights weights_open(const char *folder) {
+    Weights w = {.path = text_format("%s/model.safetensors.index.json", folder)};
+    char *whole = text_format("%s/model.safetensors", folder);
+    if (access(whole, F_OK) == 0 || access(w.path, F_OK) != 0) {
+        free(w.path);
+        w.path = whole;
+        weights_add(&w, whole);
+    } else {
+        free(whole);
+        weights_open_shards(&w, folder);
+    }
+    return w;
+}
+
+static void weights_close(Weights *w) {
+    for (size_t i = 0; i < w->count; i++) safetensors_close(w->files[i]);
+    free(w->files);
+    free(w->path);
+}
+
+/* The numbers of a tensor, or NULL; *row gets what is known of them. */
+static const unsigned char *weights_find(const Weights *w, const char *name,
+                                         const SafeTensor **row) {
+    const unsigned char *numbers = NULL;
+    for (size_t i = 0; i < w->count; i++) {
+        const SafeTensor *found = safetensors_row(w->files[i], name);
+        if (found && numbers)
+            die("%s: tensor %s stands in another shard too", w->files[i]->path, name);
+        if (found) numbers = w->files[i]->data + (*row = found)->start;
+    }
+    return numbers;
+}
+
+/* Sets floats to what a file holds.  Both kinds of half precision are a float with fewer bits:
+ * BF16 is its upper half; F16 has 5 bits of exponent for 8 and 10 of mantissa for 23.  Its
+ * exponent counts from 15 and not from 127, which a factor of 2^112 makes up for, also for the
+ * smallest numbers, which have no leading 1. */
+static void numbers_convert(float *to, const unsigned char *from, const char *dtype,
+                            size_t count) {
+    if (!strcmp(dtype, "F32")) {
+        memcpy(to, from, count * sizeof *to);
+        return;
+    }
+    bool short_exponent = !strcmp(dtype, "F16");
+    for (size_t i = 0; i < count; i++) {
+        uint32_t half = (uint32_t)bytes_number(from + 2 * i, 2), bits = half << 16;
+        if (short_exponent) bits = (half & 0x8000) << 16 | (half & 0x7FFF) << 13;
+        memcpy(&to[i], &bits, sizeof bits);
+        if (short_exponent) to[i] = (half & 0x7C00) == 0x7C00 ? NAN : to[i] * 0x1p112f;
+    }
+}
+
+/* Reads one tensor of the model.  A bias that the model has not may be there if it is 0. */
+static void tensor_read(const Weights *w, const Tensor *t, float *weights) {
+    const SafeTensor *row = NULL;
+    const unsigned char *numbers = weights_find(w, t->name, &row);
+    if (!numbers) /* as OpenAI's own files name it */
+        numbers = weights_find(w, t->name + strlen("transformer."), &row);
+    for (size_t i = 0; numbers && !t->count && i < row->bytes; i++)
+        if (numbers[i])
+            die("%s: config.json says that there are no biases, but %s is not 0", w->path,
+                row->name);
+    if (!t->count) return;
+    if (!numbers) die("%s: tensor %s is missing", w->path, t->name);
+    if (strcmp(row->dtype, "F32") && strcmp(row->dtype, "F16") && strcmp(row->dtype, "BF16"))
+        die("%s: tensor %s has type %s; F32, F16 or BF16 is needed", w->path, row->name,
+            row->dtype);
+    if (row->rank != t->rank || row->shape[0] != t->shape[0] ||
+        (t->rank == 2 && row->shape[1] != t->shape[1]))
+        die("%s: tensor %s has not the shape that config.json asks for", w->path, row->name);
+    numbers_convert(weights, numbers, row->dtype, t->count);
+    for (size_t i = 0; i < t->count; i++)
+        if (!isfinite(weights[i]))
+            die("%s: tensor %s holds a number that is not finite", w->path, row->name);
+}
+
+/* The output head is wte here.  A file may hold it a second time, but no other one. */
+static void head_check(const Weights *w, bool tied) {
+    const SafeTensor *head = NULL, *wte = NULL;
+    const unsigned char *a = weights_find(w, "lm_head.weight", &head);
+    const unsigned char *b = weights_find(w, "transformer.wte.weight", &wte);
+    if (!b) b = weights_find(w, "wte.weight", &wte);
+    if (a && (strcmp(head->dtype, wte->dtype) || head->bytes != wte->bytes ||
+              memcmp(a, b, head->bytes) != 0))
+        die("%s: lm_head.weight is not the same as wte.weight, as it must be here", w->path);
+    if (!a && !tied)
+        die("%s: tensor lm_head.weight is missing: config.json says that it is not wte.weight",
+            w->path);
+}
+
+/* Reads DIR/config.json and the weights.  The caller calls gpt_destroy. */
 GPT *model_read(const char *folder, bool training) {
     char *config_path = text_format("%s/config.json", folder);
-    char *weights_path = text_format("%s/model.safetensors", folder);
-    Config config = config_read(config_path);
-    SafeTensors *file = safetensors_open(weights_path);
-    if (config_parameters(&config) >
-        file->size / sizeof(float) + 1) /* before a byte is allocated */
-        die("%s: holds fewer numbers than the model of %s has", weights_path, config_path);
+    bool tied;
+    Config config = config_read(config_path, &tied);
+    Weights weights = weights_open(folder);
+    if (config_parameters(&config) > weights.bytes / 2) /* before a byte is allocated */
+        die("%s: holds fewer numbers than the model of %s has", weights.path, config_path);
     GPT *gpt = gpt_create(&config, training);
-    for (size_t i = 0; i < gpt->tensor_count; i++) {
-        const Tensor *t = &gpt->table[i];
-        if (!t->count) continue;
-        size_t count, rank, shape[8];
-        const char *bare = t->name + strlen("transformer."); /* as OpenAI's own files name it */
-        const char *name = safetensors_row(file, t->name) ? t->name : bare;
-        const void *numbers = safetensors_find(file, name, "F32", &count, shape, &rank);
-        if (!numbers) die("%s: tensor %s is missing", weights_path, t->name);
-        if (rank != t->rank || shape[0] != t->shape[0] ||
-            (rank == 2 && shape[1] != t->shape[1]))
-            die("%s: tensor %s has not the shape that %s asks for", weights_path, name,
-                config_path);
-        memcpy(gpt->weights + t->offset, numbers, count * sizeof(float));
-    }
-    for (size_t i = 0; i < gpt->parameter_count; i++)
-        if (!isfinite(gpt->weights[i]))
-            die("%s: holds a number that is not finite", weights_path);
-    safetensors_close(file);
+    for (size_t i = 0; i < gpt->tensor_count; i++)
+        tensor_read(&weights, &gpt->table[i], gpt->weights + gpt->table[i].offset);
+    head_check(&weights, tied);
+    weights_close(&weights);
     free(config_path);
-    free(weights_path);
     return gpt;
 }
 
@@ -2382,22 +2677,64 @@ void model_write(const GPT *gpt, const Tokenizer *tokenizer, const char *folder)
  * Model and state are two files, and no system renames two files at once.  So the state says
  * which weights it belongs to, by their fingerprint, and takes its name first; the new model is
  * then complete under its temporary name.  A run that was killed between the two renames is
- * told by a model that is not the state's, and model_read_matching finishes what was begun. */
+ * told by a model that is not the state's, and state_open finishes what was begun. */
 
 /* A number that stands for a row of bytes: another row has, in all likelihood, another number.
- * It finds what was mixed up or damaged; it is no lock against a forger. */
+ * It finds what was mixed up or damaged; it is no lock against a forger.  NULL are zeros. */
 uint64_t fingerprint(uint64_t start, const void *data, size_t bytes) {
     const unsigned char *from = data;
     for (size_t i = 0; i < bytes; i += 8) {
         uint64_t word = 0;
-        memcpy(&word, from + i, bytes - i < 8 ? bytes - i : 8);
+        if (from) memcpy(&word, from + i, bytes - i < 8 ? bytes - i : 8);
         start = random_bits(start ^ word, bytes);
     }
     return start;
 }
 
+/* Of all weights, tensor by tensor as weights_write lays them down. */
 uint64_t weights_fingerprint(const GPT *gpt) {
-    return fingerprint(0, gpt->weights, gpt->parameter_count * sizeof(float));
+    uint64_t print = 0;
+    for (size_t i = 0; i < gpt->tensor_count; i++) {
+        const Tensor *t = &gpt->table[i];
+        print = fingerprint(print, t->count ? gpt->weights + t->offset : NULL,
+                            t->shape[0] * t->shape[1] * sizeof(float));
+    }
+    return print;
+}
+
+/* Does DIR/model.safetensors hold the weights with this fingerprint? */
+static bool model_matches(const char *folder, uint64_t weights) {
+    char *path = text_format("%s/model.safetensors", folder);
+    uint64_t print = 0;
+    bool there = access(path, F_OK) == 0;
+    if (there) {
+        SafeTensors *file = safetensors_open(path);
+        for (size_t i = 0; i < file->count; i++)
+            print = fingerprint(print, file->data + file->tensors[i].start,
+                                file->tensors[i].bytes);
+        safetensors_close(file);
+    }
+    free(path);
+    return there && print == weights;
+}
+
+/* Where a save was cut off among its renames, gives the files their names: all are complete if
+ * the state has its own.  Files of a save that did not come so far are passed over. */
+static void save_finish(const char *folder, uint64_t weights) {
+    static const char *const names[] = {"vocab.json", "merges.txt", "config.json",
+                                        "model.safetensors"};
+    char *waiting = text_format("%s/model.safetensors.tmp", folder);
+    bool cut_off = access(waiting, F_OK) == 0 && !model_matches(folder, weights);
+    for (size_t i = 0; cut_off && i < sizeof names / sizeof *names; i++) {
+        char *path = text_format("%s/%s", folder, names[i]);
+        char *temporary = text_format("%s.tmp", path);
+        if (access(temporary, F_OK) == 0 && rename(temporary, path) != 0)
+            die("%s: cannot rename: %s", temporary, strerror(errno));
+        folder_flush(path);
+        free(temporary);
+        free(path);
+    }
+    free(waiting);
 }
 
 /* What a run knows beside its weights and moments. */
@@ -2462,19 +2799,6 @@ static uint64_t state_fingerprint(const SafeTensors *file, const char *key) {
     return strtoull(text, NULL, 16);
 }
 
-/* Opens DIR/state.safetensors.  The caller calls safetensors_close. */
-SafeTensors *state_open(const char *folder) {
-    char *path = text_format("%s/state.safetensors", folder);
-    if (access(path, F_OK) != 0) die("%s: there is no run to resume: no such file", path);
-    SafeTensors *file = safetensors_open(path);
-    uint64_t version = state_count(file, "version");
-    if (version != STATE_VERSION)
-        die("%s: is of version %" PRIu64 ", this program writes and reads version %d", path,
-            version, STATE_VERSION);
-    free(path);
-    return file;
-}
-
 Progress state_progress(const SafeTensors *file) {
     return (Progress){
         .best_loss = state_number(file, "best_loss", INFINITY),
@@ -2487,6 +2811,27 @@ Progress state_progress(const SafeTensors *file) {
         .corpus = state_fingerprint(file, "corpus"),
         .tokenizer = state_fingerprint(file, "tokenizer"),
     };
+}
+
+/* Opens DIR/state.safetensors, and sees to it that DIR and DIR/best hold the models that belong
+ * to it.  The caller calls safetensors_close. */
+SafeTensors *state_open(const char *folder) {
+    char *path = text_format("%s/state.safetensors", folder);
+    char *best = text_format("%s/best", folder);
+    if (access(path, F_OK) != 0) die("%s: there is no run to resume: no such file", path);
+    SafeTensors *file = safetensors_open(path);
+    uint64_t version = state_count(file, "version");
+    if (version != STATE_VERSION)
+        die("%s: is of version %" PRIu64 ", this program writes and reads version %d", path,
+            version, STATE_VERSION);
+    Progress saved = state_progress(file);
+    save_finish(folder, saved.weights);
+    if (saved.best_weights) save_finish(best, saved.best_weights); /* 0: there is no best yet */
+    if (!model_matches(folder, saved.weights))
+        die("%s/model.safetensors: is not the model that the run's state was saved with", folder);
+    free(best);
+    free(path);
+    return file;
 }
 
 /* The moments and the step, for the model in `gpt`. */
@@ -2509,40 +2854,6 @@ void state_read(const SafeTensors *file, const GPT *gpt, Optimizer *optimizer) {
             if (!(isfinite(to[i]) && (!moment || to[i] >= 0)))
                 die("%s: Adam's moments hold a number that cannot be one", file->path);
     }
-}
-
-/* Gives the complete files that a killed run left under temporary names their own names. */
-static void model_finish(const char *folder) {
-    static const char *const names[] = {"vocab.json", "merges.txt", "config.json",
-                                        "model.safetensors"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        char *path = text_format("%s/%s", folder, names[i]);
-        char *temporary = text_format("%s.tmp", path);
-        if (access(temporary, F_OK) == 0 && rename(temporary, path) != 0)
-            die("%s: cannot rename: %s", temporary, strerror(errno));
-        folder_flush(path);
-        free(temporary);
-        free(path);
-    }
-}
-
-/* The model that a state belongs to.  The caller calls gpt_destroy. */
-GPT *model_read_matching(const char *folder, uint64_t weights) {
-    char *path = text_format("%s/model.safetensors", folder);
-    char *temporary = text_format("%s.tmp", path);
-    bool there = access(path, F_OK) == 0, waiting = access(temporary, F_OK) == 0;
-    if (!there && waiting) model_finish(folder);
-    GPT *gpt = model_read(folder, true);
-    if (weights_fingerprint(gpt) != weights && there && waiting) {
-        gpt_destroy(gpt);
-        model_finish(folder);
-        gpt = model_read(folder, true);
-    }
-    if (weights_fingerprint(gpt) != weights)
-        die("%s: is not the model that the run's state was saved with", path);
-    free(temporary);
-    free(path);
-    return gpt;
 }
 
 /* =========================================================================================
@@ -2860,11 +3171,12 @@ void tensors_print(FILE *out, const Config *config) {
 
 /* Bytes and FLOPs of training on `tokens` tokens, micro_batch sequences at a time; `different`
  * says how many of them the text has, 0 if not known.      [glossary: Chinchilla optimum] */
-void budget_print(FILE *out, const Config *config, size_t micro_batch, size_t T, int keep,
-                  double tokens, double different) {
+void budget_print(FILE *out, const Config *config, size_t micro_batch, int keep, double tokens,
+                  double different) {
+    size_t T = config->context;
     double P = (double)config_parameters(config);
     double weights = 4 * P, gradients = 4 * P, moments = 8 * P;
-    double cache = 8.0 * (double)(config->layers * config->context * config->channels);
+    double cache = 8.0 * (double)(config->layers * T * config->channels);
     Activations a;
     ActivationRow rows[ACTIVATION_ROWS];
     size_t n = activations_plan(&a, config, micro_batch, T, keep, 0, rows);
@@ -3285,7 +3597,7 @@ static void run_report(const Run *run, uint64_t step, bool stopped_early) {
 
 /* The loop itself.  Ends after o->steps steps, on Ctrl-C or SIGTERM, or when the validation
  * loss no longer falls.  Begins behind the last step that the optimizer has done: 0, or where
- * the run that is resumed was saved.             [glossary: Early stopping, Convergence] */
+ * the run that is resumed was saved.  [glossary: Pre-training, Early stopping, Convergence] */
 void run_train(Run *run) {
     const Options *o = run->o;
     OptimizerOptions update = {(float)o->beta1, (float)o->beta2, (float)o->eps,
@@ -3551,7 +3863,8 @@ static const struct OptionRow {
     {"preset", "ti", CHOICE, AT(preset), 0, 0, PRESET_NAMES, NULL,
      "defaults for layers, heads, channels, context, batch, steps, lr ...", "Hyperparameters"},
     {"data", "teir", TEXTS, AT(data), 0, 0, NULL, "this project's text",
-     "text files or folders; may be given several times", "Training corpus"},
+     "text files, folders of them, or files of tokens; may be given several times",
+     "Training corpus"},
     {"rows", "teg", FLAG, AT(rows), 0, 0, NULL, NULL,
      "each line of the text is a sequence of its own", "Training set"},
     {"answer-after", "te", TEXT, AT(answer_after), 0, 0, NULL, "the whole line counts",
@@ -3571,7 +3884,7 @@ static const struct OptionRow {
     {"channels", "ti", COUNT, AT(channels), 1, 65536, NULL, "128", "width of the model, C",
      "Embedding"},
     {"context", "ti", COUNT, AT(context), 1, 1048576, NULL, "64",
-     "tokens that the model looks back on, T; with --init at most its own",
+     "tokens that the model can look back on, T; with --init at most the model's",
      "Self-attention"},
     {"no-bias", "ti", FLAG, AT(no_bias), 0, 0, NULL, NULL,
      "no biases in linear layers and norms", "Parameters (weights)"},
@@ -3874,11 +4187,11 @@ static bool option_given(const bool given[OPTION_ROWS], const char *name) {
 /* Defaults that depend on other options. */
 static void options_complete(Options *o, const bool given[OPTION_ROWS], char command) {
     if (command == 'e' && !option_given(given, "eval-batches")) o->eval_batches = 0;
-    if (o->init && !option_given(given, "context")) o->context = 0; /* its own */
     if (!o->micro_batch) o->micro_batch = o->batch;
     if (!option_given(given, "micro-batch") && o->micro_batch > o->batch)
         o->micro_batch = o->batch;
     if (o->min_lr < 0) o->min_lr = o->lr / 10;
+    if (o->init && !option_given(given, "context")) o->context = 0; /* the model's own */
     if (!option_given(given, "warmup") && o->warmup > o->steps / 10) o->warmup = o->steps / 10;
     if (!option_given(given, "cooldown"))
         o->cooldown = o->steps / 5 < o->steps - o->warmup ? o->steps / 5 : o->steps - o->warmup;
@@ -3917,16 +4230,25 @@ static void options_check(const Options *o, const bool given[OPTION_ROWS], char 
         die_usage("--vocab %zu: it must be 0, or 256 or more", o->vocab);
     if (o->tokenizer && (o->init || option_given(given, "vocab")))
         die_usage("--tokenizer excludes --vocab and --init: each brings a vocabulary");
-    Config config = {o->layers, o->heads, o->channels, o->context ? o->context : 1,
-                     1,         true,     (float)o->dropout};
+    Config config = {.layers = o->layers, .heads = o->heads, .channels = o->channels,
+                     .context = o->context + !o->context, .vocab = 1,
+                     .dropout = (float)o->dropout};
     char *problem = config_problem(&config);
     if (problem) die_usage("%s", problem);
 }
 
-/* The text that the options name, or else this project's own. */
+/* The text that the options name, or else this project's own; .data is NULL if they name files
+ * of tokens. */
 static Bytes data_read(const Options *o) {
     Bytes text = {NULL, 0};
     const char *own[] = {"README.md", "doc", "train.c", "tokenizer.c"};
+    bool tokens = o->data[0] && tokens_recognise(o->data[0]);
+    for (size_t i = 0; o->data[i]; i++)
+        if (tokens_recognise(o->data[i]) != tokens)
+            die("%s and %s: one is a text, the other a file of tokens; only one kind can be "
+                "read",
+                o->data[0], o->data[i]);
+    if (tokens) return text;
     for (size_t i = 0; o->data[i]; i++) text_collect(&text, o->data[i], true);
     for (size_t i = 0; !o->data[0] && i < sizeof own / sizeof *own; i++)
         if (access(own[i], F_OK) == 0) text_collect(&text, own[i], true);
@@ -3936,29 +4258,44 @@ static Bytes data_read(const Options *o) {
     return text;
 }
 
-/* Text to tokens, in parts.  Every part that is used must hold at least one window. */
+/* Text to tokens, in parts; rows are at most T tokens long. */
 static void run_corpus(Run *run, const Bytes *text, size_t T) {
     const char *name = run->o->data[0] ? run->o->data[0] : "this project's text";
+    if (run->o->rows && !text->data) die("%s: --rows needs a text, not tokens", name);
+    run->corpus.bytes = text->size;
     if (run->o->rows)
         run->corpus = corpus_rows(run->tokenizer, text, name, run->o->answer_after, T);
-    else {
-        run->corpus.bytes = text->size;
-        run->corpus.count = tokenizer_encode(run->tokenizer, text->data, text->size, name,
-                                             &run->corpus.tokens);
+    else if (text->data)
+        run->corpus.count =
+            tokenizer_encode(run->tokenizer, text->data, text->size, name, &run->corpus.tokens);
+    else tokens_collect(&run->corpus, run->o->data, run->tokenizer->vocab);
+    for (size_t i = 0, bytes; !text->data && i < run->corpus.count; i++) {
+        tokenizer_token(run->tokenizer, run->corpus.tokens[i], &bytes);
+        run->corpus.bytes += bytes;
     }
-    fprintf(stderr, "%-12s %zu bytes, %zu tokens, vocabulary %zu\n", "text", text->size,
-            run->corpus.count, run->tokenizer->vocab);
+    fprintf(stderr, "%-12s %zu bytes, %zu tokens, vocabulary %zu\n", "text",
+            run->corpus.bytes, run->corpus.count, run->tokenizer->vocab);
     corpus_split(&run->corpus, run->o->validation, run->o->test, run->splits);
     for (int i = 0; i < SPLITS; i++) {
         const Split *s = &run->splits[i];
         fprintf(stderr, "%-12s %zu tokens", s->name, s->count);
         if (s->rows) fprintf(stderr, " in %zu rows", s->row_count);
         fputc('\n', stderr);
-        bool used = i == SPLIT_TRAIN || (i == SPLIT_VALIDATION && run->o->validation > 0);
+    }
+}
+
+/* Every part that training uses must hold at least one window. */
+static void parts_check(const Run *run, size_t T) {
+    const char *name = run->o->data[0] ? run->o->data[0] : "this project's text";
+    for (int i = 0; i < SPLITS; i++) {
+        const Split *s = &run->splits[i];
+        bool used = i == SPLIT_TRAIN ||
+                    (i == SPLIT_VALIDATION && (s->count > 0 || run->o->validation > 0));
         if (!used || split_sequences(s, T)) continue;
         if (s->rows) die("%s: its %s part has no row: take a longer text", name, s->name);
-        die("%s: its %s part has %zu tokens, but one window of context %zu needs %zu: take a "
-            "longer text or a smaller --context", name, s->name, s->count, T, T + 1);
+        die("%s: its %s part has %zu tokens, but one window of context %zu needs %zu: "
+            "take a longer text or a smaller --context",
+            name, s->name, s->count, T, T + 1);
     }
 }
 
@@ -3986,6 +4323,9 @@ static void run_destroy(Run *run) {
 static Tokenizer *run_tokenizer(const Options *o, const Bytes *text) {
     if (o->resume || o->init) return tokenizer_load(o->resume ? o->resume : o->init);
     if (o->tokenizer) return tokenizer_load(o->tokenizer);
+    if (!text->data)
+        die("%s: holds ids of tokens: say with --tokenizer FOLDER what they stand for",
+            o->data[0]);
     if (o->vocab == 0) return tokenizer_create(text->data, text->size);
     size_t learned_from = (size_t)((double)text->size * (1.0 - o->validation - o->test));
     return o->vocab == 256 ? tokenizer_create(NULL, 0)
@@ -3997,10 +4337,14 @@ static Config run_config(const Options *o, size_t vocab) {
     const char *folder = o->resume ? o->resume : o->init;
     if (folder) {
         char *path = text_format("%s/config.json", folder);
-        Config config = config_read(path);
+        Config config = config_read(path, NULL);
         free(path);
         if (vocab > config.vocab)
             die("%s: its tokenizer has more tokens than its model", folder);
+        if (o->init && o->context > config.context)
+            die("%s: the model has a context of %zu: --context %zu is more than that", o->init,
+                config.context, o->context);
+        if (o->init && o->context) config.context = o->context;
         config.dropout = (float)o->dropout;
         return config;
     }
@@ -4008,13 +4352,15 @@ static Config run_config(const Options *o, size_t vocab) {
                     vocab,     !o->no_bias, (float)o->dropout};
 }
 
-/* Memory of a run: all of it is allocated here, but for what run_restore has read. */
+/* Memory of a run: all of it is allocated here, but for what run_restore has read.  A fresh
+ * model starts from random weights, with --init from trained ones.    [glossary: Fine-tuning] */
 static void run_allocate(Run *run, const Config *config) {
     const Options *o = run->o;
-    size_t B = o->micro_batch, T = run->source.T;
+    size_t B = o->micro_batch, T = config->context;
     if (!run->gpt) {
         run->gpt = o->init ? model_read(o->init, true) : gpt_create(config, true);
-        if (!o->init) gpt_initialize(run->gpt, o->seed);
+        if (o->init) gpt_shorten(run->gpt, config->context);
+        else gpt_initialize(run->gpt, o->seed);
         run->optimizer = optimizer_create(run->gpt->parameter_count);
     }
     run->gpt->config.dropout = config->dropout;
@@ -4088,15 +4434,10 @@ static void run_restore(Run *run, const SafeTensors *state) {
     if (now.corpus != saved.corpus)
         die("%s: was trained on another text than %s", o->resume,
             o->data[0] ? o->data[0] : "this project's, as it is now");
-    run->gpt = model_read_matching(o->resume, saved.weights);
+    run->gpt = model_read(o->resume, true);
     run->optimizer = optimizer_create(run->gpt->parameter_count);
     state_read(state, run->gpt, run->optimizer);
     run->progress = saved;
-    char *best = text_format("%s/best", o->resume);
-    char *waiting = text_format("%s/model.safetensors.tmp", best);
-    if (access(waiting, F_OK) == 0) gpt_destroy(model_read_matching(best, saved.best_weights));
-    free(waiting);
-    free(best);
     fprintf(stderr, "resumed after step %" PRIu64 "\n", run->optimizer->step);
 }
 
@@ -4110,16 +4451,14 @@ static void command_train(const Options *o, const SafeTensors *state) {
     Bytes text = data_read(o);
     run.tokenizer = run_tokenizer(o, &text);
     Config config = run_config(o, run.tokenizer->vocab);
-    size_t T = o->context ? o->context : config.context;
-    if (T > config.context)
-        die("--context %zu: the model in %s has %zu positions", T,
-            o->resume ? o->resume : o->init, config.context);
+    size_t T = config.context;
     run_corpus(&run, &text, T);
+    parts_check(&run, T);
     free(text.data);
     run.source =
         (BatchSource){&run.splits[SPLIT_TRAIN], o->batch, T, o->order, o->seed, 0, 1};
     tensors_print(stderr, &config);
-    budget_print(stderr, &config, o->micro_batch, T, o->recompute ? KEEP_STREAM : KEEP_ALL,
+    budget_print(stderr, &config, o->micro_batch, o->recompute ? KEEP_STREAM : KEEP_ALL,
                  (double)o->steps * batch_tokens(&run.source),
                  (double)run.splits[SPLIT_TRAIN].count);
     if (state) run_restore(&run, state);
@@ -4211,6 +4550,8 @@ static void command_info(const Options *o) {
         size_t vocab = o->vocab ? o->vocab : o->preset == PRESET_GPT2 ? 50257 : 256;
         if (o->data[0] && !o->vocab) {
             Bytes text = data_read(o);
+            if (!text.data)
+                die("%s: holds ids of tokens: say with --vocab how many there are", o->data[0]);
             Tokenizer *tokenizer = tokenizer_create(text.data, text.size);
             vocab = tokenizer->vocab;
             tokenizer_destroy(tokenizer);
@@ -4219,8 +4560,7 @@ static void command_info(const Options *o) {
         config = run_config(o, vocab);
     }
     tensors_print(stdout, &config);
-    budget_print(stdout, &config, o->micro_batch, config.context,
-                 o->recompute ? KEEP_STREAM : KEEP_ALL,
+    budget_print(stdout, &config, o->micro_batch, o->recompute ? KEEP_STREAM : KEEP_ALL,
                  (double)o->steps * (double)o->batch * (double)config.context, 0);
     printf("loss of an untrained model: ln V = ln %zu = %.4f\n", config.vocab,
            log((double)config.vocab));

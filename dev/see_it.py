@@ -5,9 +5,9 @@
     python3 dev/see_it.py --only "Perplexity"   one entry (may be given several times)
     python3 dev/see_it.py --update              also writes what is printed into them
 
-The documents are doc/glossary.md and doc/reading.md.  An entry, under a heading "### TERM",
-shows a command in a ```sh block, some lines of what it prints in a ```text block, and mostly a
-claim in an ```expect block.  Three things are checked:
+The documents are the glossary and the chapters of DOCUMENTS.  An entry, under a heading, shows a
+command in a ```sh block, some lines of what it prints in a ```text block, and mostly a claim in
+an ```expect block.  Three things are checked:
 
   - The command ends with status 0 within a minute.
   - Every line of the ```text block was printed, in that order.  A number in it stands for any
@@ -30,8 +30,9 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = [ROOT / "doc" / "glossary.md", ROOT / "doc" / "reading.md"]
-LIMIT = 60  # seconds, the promise of the document
+DOCUMENTS = [ROOT / "doc" / f"{name}.md" for name in ("glossary", "reading", "memory", "attention",
+                                                     "checkpoints", "hardware", "many-machines")]
+LIMIT = 60  # seconds, the promise of the glossary
 NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf)"
 NAMES = {name: getattr(math, name) for name in ("exp", "log", "sqrt", "pi", "inf")}
 NAMES.update(abs=abs, max=max, min=min)
@@ -125,11 +126,10 @@ def run(command):
 
 def entries_of(lines, name):
     """The commands of a document, each with the blocks that follow it."""
-    starts = {i: line[4:].strip() for i, line in enumerate(lines) if line.startswith("### ")}
+    starts = {i: line.lstrip("#").strip() for i, line in enumerate(lines) if re.match("#+ ", line)}
     entries = []
     for language, first, end, indent in blocks(lines):
-        term = next((starts[i] for i in sorted(starts, reverse=True) if i < first),
-                    "(before the first entry)")
+        term = next(starts[i] for i in sorted(starts, reverse=True) if i < first)
         if language == "sh":
             entries.append({"term": term, "command": (first, end),
                             "text": None, "expect": None})

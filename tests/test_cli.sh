@@ -79,6 +79,10 @@ cp -r "$W/good/best" "$W/nojson"
 echo 'not JSON' > "$W/nojson/config.json"
 cp -r "$W/good/best" "$W/words"
 rm "$W/words/vocab.json" "$W/words/merges.txt"
+printf '\001\000\002\000\015\014' > "$W/ids.bin"
+printf '\001\000\002' > "$W/odd.bin"
+: > "$W/none.bin"
+printf '\001\000\002\000' > "$W/val.bin"
 state > "$W/before"
 
 # --- Texts that are none -----------------------------------------------------------------------------
@@ -93,6 +97,15 @@ bad "an empty folder" 1 folder --data "$W/folder" $new
 bad "a folder of files with NUL bytes" 1 binary --data "$W/binary/." $new
 bad "a folder of hidden files" 1 dots --data "$W/dots" $new
 bad "a file with NUL bytes" 1 NUL --data "$W/nul.txt" $new
+bad "ids without a tokenizer" 1 "say with --tokenizer" --data "$W/ids.bin" $new
+bad "ids and a text" 1 "only one kind" --data "$W/text.txt" --data "$W/ids.bin" --tokenizer "$W/good" $new
+bad "an id that the vocabulary has not" 1 "token 2 is 3085" --data "$W/ids.bin" --tokenizer "$W/good" $new
+bad "ids that do not end" 1 "not a multiple" --data "$W/odd.bin" --tokenizer "$W/good" $new
+bad "no ids at all" 1 "train part has 0 tokens" --data "$W/none.bin" --tokenizer "$W/good" $new
+bad "a validation file alone" 1 "train part has 0 tokens" --data "$W/val.bin" --tokenizer "$W/good" $new
+bad "one part named, another not" 1 "no part is named" --data "$W/val.bin" --data "$W/ids.bin" --tokenizer "$W/good" $new
+bad "info on ids" 1 "say with --vocab" info --data "$W/ids.bin"
+bad "--init and a larger context" 1 "--context 9" --data "$W/text.txt" --init "$W/good" --context 9 --out "$W/new"
 bad "one good text, one missing" 1 missing.txt --data "$W/text.txt" --data "$W/missing.txt" $new
 bad "a device" 1 "/dev/null" --data /dev/null $new
 if [ "$(id -u)" -eq 0 ]; then skip "a file without permission to read (root may read all)"
@@ -102,15 +115,6 @@ else
     bad "a file without permission to read" 1 secret.txt --data "$W/secret.txt" $new
     rm -f "$W/secret.txt"
 fi
-
-# --- A shorter context than the model's -----------------------------------------------------------------
-run --data "$W/text.txt" --init "$W/good" --context 4 --batch 4 --sample 0 --steps 4 --out "$W/shorter"
-[ "$status" -eq 0 ] && cmp -s "$W/good/config.json" "$W/shorter/config.json" && tail -n 1 "$W/shorter/log.csv" | grep -q '^4,[0-9.]*,64,'
-row $? "--init with a shorter --context trains on windows of 4, and the model keeps its 8 positions: exit $status"
-run --resume "$W/shorter" --steps 6 --sample 0
-[ "$status" -eq 0 ] && tail -n 1 "$W/shorter/log.csv" | grep -q '^6,[0-9.]*,96,'
-row $? "and is resumed with them: exit $status: $(tail -n 1 "$W/shorter/log.csv")"
-rm -rf "$W/shorter"
 
 # --- Rows that are none ------------------------------------------------------------------------------
 printf '1+1=2\n2+2=4\n1+2\n' > "$W/sums.txt"
@@ -157,7 +161,6 @@ two'
 bad "generate without a model" 2 --model generate
 bad "eval without a model" 2 --model eval $data
 bad "another shape for a model that has one" 2 --layers $data --init "$W/good" --layers 2 --out "$W/new"
-bad "a context that the model to start from does not have" 1 "has 8 positions" $data --init "$W/good" --context 9 --out "$W/new"
 bad "an empty prompt" 2 --prompt generate --model "$W/good" --prompt ''
 bad "an empty folder's name for --out" 2 --out $data $small --steps 4 --out ''
 bad "more parameters than any memory" 1 memory $data --layers 1000 --channels 65536 --heads 1 --out "$W/new"

@@ -218,7 +218,7 @@ static void test_random_permutation(void) {
  * The corpus here is 0, 1, 2, 3 ...: a token tells the place that it was taken from. */
 
 static Corpus corpus_count(size_t count) {
-    Corpus corpus = {memory_allocate(count, sizeof(uint32_t)), count, count, NULL, 0};
+    Corpus corpus = {memory_allocate(count, sizeof(uint32_t)), count, count, {0}, NULL, 0};
     for (size_t i = 0; i < count; i++) corpus.tokens[i] = (uint32_t)i;
     return corpus;
 }
@@ -760,6 +760,149 @@ static void test_collect(const char *folder) {
     free(target);
 }
 
+/* --- Files of tokens ------------------------------------------------------------------------
+ */
+
+/* A file of `count` ids, first, first + 1, ..., each of `width` bytes; with a magic number, the
+ * header of llm.c before them, which says that there are `said` tokens. */
+typedef struct {
+    const char *name;
+    uint32_t magic, version, said, first;
+    size_t count, width, vocab;
+} TokenFile;
+
+static const char *tokens_folder;
+
+static char *tokens_save(const TokenFile *f) {
+    size_t head = f->magic ? 1024 : 0, size = head + f->count * f->width;
+    unsigned char *bytes = memory_allocate(size, 1);
+    const uint32_t start[3] = {f->magic, f->version, f->said};
+    if (head) memcpy(bytes, start, sizeof start);
+    for (size_t i = 0; i < f->count; i++)
+        for (size_t b = 0; b < f->width; b++)
+            bytes[head + i * f->width + b] = (unsigned char)((f->first + i) >> 8 * b);
+    char *path = text_format("%s/%s", tokens_folder, f->name);
+    bytes_save(path, bytes, size);
+    free(bytes);
+    return path;
+}
+
+static void tokens_read(void *argument) { /* a child that prints what it reads */
+    const TokenFile *f = argument;
+    char *path = text_format("%s/%s", tokens_folder, f->name);
+    const char *paths[] = {path, NULL};
+    Corpus corpus = {0};
+    tokens_collect(&corpus, paths, f->vocab);
+    printf("%d %zu", tokens_recognise(path), corpus.count);
+    for (size_t i = 0; i < corpus.count; i++) printf(" %u", (unsigned)corpus.tokens[i]);
+    free(corpus.tokens);
+    free(path);
+}
+
+static void test_token_files(const char *folder) {
+    tokens_folder = folder;
+    enum { G = 20240520, L = 20240801 }; /* llm.c's magic numbers */
+    static const struct { TokenFile file; const char *expected, *words;
+    } cases[] = {
+        {{"raw.bin", 0, 0, 0, 254, 4, 2, 50257}, "1 4 254 255 256 257", NULL},
+        {{"all.bin", 0, 0, 0, 65533, 3, 2, 65536}, "1 3 65533 65534 65535", NULL},
+        {{"wide.bin", 0, 0, 0, 65534, 3, 4, 65537}, "1 3 65534 65535 65536", NULL},
+        {{"empty.bin", 0, 0, 0, 0, 0, 2, 50257}, "1 0", NULL},
+        {{"gpt2", G, 1, 3, 50254, 3, 2, 50257}, "1 3 50254 50255 50256", NULL},
+        {{"gpt2.bin", G, 1, 3, 100, 3, 2, 100000}, "1 3 100 101 102", NULL},
+        {{"llama3", L, 7, 2, 128254, 2, 4, 128256}, "1 2 128254 128255", NULL},
+        {{"none", G, 1, 0, 0, 0, 2, 50257}, "1 0", NULL},
+        {{"other", 20240522, 1, 3, 5, 3, 2, 65536}, "0 515 ", NULL}, /* another magic number */
+        {{"beyond.bin", 0, 0, 0, 50255, 3, 2, 50257}, NULL, "token 2 is 50257"},
+        {{"beyond", L, 7, 2, 128255, 2, 4, 128256}, NULL, "token 1 is 128256"},
+        {{"odd.bin", 0, 0, 0, 0, 3, 1, 50257}, NULL, "not a multiple of 2"},
+        {{"odd4.bin", 0, 0, 0, 0, 3, 2, 65537}, NULL, "not a multiple of 4"},
+        {{"fewer", G, 1, 4, 5, 3, 2, 50257}, NULL, "its header does not fit"},
+        {{"more", G, 1, 2, 5, 3, 2, 50257}, NULL, "its header does not fit"},
+        {{"most", G, 1, UINT32_MAX, 5, 3, 2, 50257}, NULL, "its header does not fit"},
+        {{"version", G, 2, 3, 5, 3, 2, 50257}, NULL, "its header does not fit"},
+        {{"half", L, 7, 1, 5, 3, 2, 128256}, NULL, "not a multiple of 4"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        TokenFile file = cases[i].file;
+        char *path = tokens_save(&file), *name = text_format("a file of tokens: %s", file.name);
+        Ending ending = child_run(tokens_read, &file);
+        const char *expected = cases[i].expected;
+        size_t length = expected ? strlen(expected) : 0;
+        if (expected)
+            check(ending.status == 0 && ending.err.size == 0 &&
+                      !strncmp((char *)ending.out.data, expected, length) &&
+                      (expected[0] == '0' || ending.out.size == length),
+                  "%-38s %.60s", name, (char *)ending.out.data);
+        else check_error(name, &ending, 1, cases[i].words);
+        ending_free(&ending);
+        free(path);
+        free(name);
+    }
+    TokenFile short_head = {"head", G, 1, 0, 0, 0, 2, 50257};
+    char *path = tokens_save(&short_head);
+    if (truncate(path, 1000) != 0) die("cannot shorten a file");
+    Ending ending = child_run(tokens_read, &short_head);
+    check_error("a file of tokens: half a header", &ending, 1, "its header does not fit");
+    ending_free(&ending);
+    free(path);
+}
+
+static void tokens_mix(void *paths) {
+    Corpus corpus = {0};
+    tokens_collect(&corpus, paths, 500);
+    free(corpus.tokens);
+}
+
+/* Which part a file makes up is told by a word of its name. */
+static void test_token_parts(void) {
+    static const struct { const char *path; int part;
+    } names[] = {{"train.bin", SPLIT_TRAIN}, {"a/b/val.bin", SPLIT_VALIDATION},
+                 {"tiny_shakespeare_val.bin", SPLIT_VALIDATION}, {"test", SPLIT_TEST},
+                 {"fineweb_train_000001.bin", SPLIT_TRAIN}, {"my-test-2.bin", SPLIT_TEST},
+                 {"val/data.bin", SPLITS}, {"interval.bin", SPLITS}, {"values.bin", SPLITS},
+                 {"trains.bin", SPLITS}, {"", SPLITS}, {".bin", SPLITS}, {"_", SPLITS}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        check(tokens_part(names[i].path) == names[i].part, "the part of \"%s\" is %s",
+              names[i].path,
+              names[i].part == SPLITS ? "not told" : SPLIT_NAMES[names[i].part]);
+
+    static const struct { TokenFile file; } files[] = {
+        {{"val.bin", 0, 0, 0, 100, 10, 2, 500}}, {{"train_1.bin", 0, 0, 0, 0, 30, 2, 500}},
+        {{"test.bin", 0, 0, 0, 200, 5, 2, 500}}, {{"train_2.bin", 0, 0, 0, 30, 20, 2, 500}},
+        {{"other.bin", 0, 0, 0, 0, 10, 2, 500}}};
+    char *paths[5];
+    for (size_t i = 0; i < 5; i++) paths[i] = tokens_save(&files[i].file);
+    static const struct { int files[5]; size_t expected[SPLITS]; const char *name;
+    } cases[] = {{{0, 1, 2, 3, -1}, {50, 10, 5}, "train, val and test"},
+                 {{3, 1, -1}, {45, 2, 3}, "train alone: cut by position"},
+                 {{4, 1, -1}, {36, 2, 2}, "no part named: cut by position"},
+                 {{0, -1}, {0, 10, 0}, "val alone"},
+                 {{1, 0, -1}, {30, 10, 0}, "train and val"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *chosen[6] = {NULL};
+        for (size_t k = 0; cases[i].files[k] >= 0; k++) chosen[k] = paths[cases[i].files[k]];
+        Corpus corpus = {0};
+        Split s[SPLITS];
+        tokens_collect(&corpus, chosen, 500);
+        corpus_split(&corpus, 0.05, 0.05, s);
+        bool good = s[1].count == 0 || cases[i].files[0] > 0 || s[1].tokens[0] == 100;
+        for (int part = 0; part < SPLITS; part++)
+            good = good && s[part].count == cases[i].expected[part];
+        for (size_t k = 0; cases[i].expected[0] == 50 && k < 50; k++)
+            good = good && s[0].tokens[k] == k;
+        check(good && s[0].count + s[1].count + s[2].count == corpus.count,
+              "files of tokens, %s: %zu + %zu + %zu", cases[i].name, s[0].count, s[1].count,
+              s[2].count);
+        free(corpus.tokens);
+    }
+    const char *mixed[] = {paths[0], paths[4], NULL};
+    Ending ending = child_run(tokens_mix, (void *)mixed);
+    check_error("files of tokens, a part named and none", &ending, 1, "other.bin: no part");
+    ending_free(&ending);
+    for (size_t i = 0; i < 5; i++) free(paths[i]);
+}
+
 int main(void) {
     program_name = "train";
     test_random_bits();
@@ -779,6 +922,9 @@ int main(void) {
     test_rows();
     test_rows_batches();
     test_rows_refused();
-    test_collect(scratch_create("test_text"));
+    const char *folder = scratch_create("test_text");
+    test_collect(folder);
+    test_token_files(folder);
+    test_token_parts();
     return check_summary();
 }

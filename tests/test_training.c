@@ -674,6 +674,67 @@ static void test_init(void) {
     log_free(&learned);
 }
 
+/* A shorter context than the model's: the loss before the first step is that of the first rows
+ * of wpe; all of it is in the file that is written. */
+static void test_shorter(void) {
+    Ending ending = train_run("--data %s/alphabet.txt --init %s/learned/best --context 5 "
+                              "--batch 8 --steps 2 --sample 0 --threads 1 --out %s/shorter",
+                              folder, folder, folder);
+    char *path = path_of("shorter");
+    GPT *gpt = ending.status == 0 ? model_read(path, false) : NULL;
+    Log history = log_read("shorter");
+    check(gpt && gpt->config.context == 5 && history.value[0][VAL_LOSS] < 1,
+          "--init with a smaller --context: exit %d, validation loss %.3f before step 1",
+          ending.status, history.rows ? history.value[0][VAL_LOSS] : NAN);
+    ending_free(&ending);
+    ending = train_run("--data %s/alphabet.txt --init %s/learned/best --context 17 --batch 8 "
+                       "--steps 2 --threads 1 --out %s/longer", folder, folder, folder);
+    check(ending_refused(&ending, 1, "--context 17") && !file_exists("longer", ""),
+          "--init with a larger --context: exit %d: %.100s", ending.status, last_line(&ending));
+    ending_free(&ending);
+    log_free(&history);
+    if (gpt) gpt_destroy(gpt);
+    free(path);
+}
+
+/* The ids of a text in a file are the same to a run as the text. */
+static void test_tokens(void) {
+    char *path = path_of("learned/best"), *text_path = path_of("alphabet.txt");
+    Tokenizer *tokenizer = tokenizer_load(path);
+    Bytes text = file_read(text_path);
+    uint32_t *ids;
+    size_t count = tokenizer_encode(tokenizer, text.data, text.size, "text", &ids);
+    unsigned char *raw = memory_allocate(2 * count, 1);
+    for (size_t i = 0; i < count; i++) raw[2 * i] = (unsigned char)ids[i];
+    char *raw_path = path_of("alphabet.bin"), *part_path = path_of("val.bin");
+    bytes_save(raw_path, raw, 2 * count);
+    bytes_save(part_path, raw, 2 * count);
+    for (int i = 0; i < 2; i++) {
+        Ending ending = train_run("--data %s/alphabet.%s --tokenizer %s --out %s/from_%s " SMALL
+                                  " --steps 5 --eval-every 5", folder, i ? "bin" : "txt", path,
+                                  folder, i ? "bin" : "txt");
+        check(ending.status == 0, "a run on a %s: exit %d: %.60s",
+              i ? "file of tokens" : "text", ending.status, (char *)ending.out.data);
+        ending_free(&ending);
+    }
+    Bytes a = model_bytes("from_txt"), b = model_bytes("from_bin");
+    check(bytes_equal(a, b), "its model is the same to the last bit as that of the text");
+    double by_text = eval_loss("from_txt", "alphabet.txt", "--validation 0.9 --test 0");
+    double by_part = eval_loss("from_txt", "val.bin", "");
+    check(fabs(by_text - by_part) < 0.01, "eval on val.bin: loss %.4f; on the text: %.4f",
+          by_part, by_text);
+    free(a.data);
+    free(b.data);
+    free(raw);
+    free(ids);
+    free(text.data);
+    free(path);
+    free(text_path);
+    free(raw_path);
+    free(part_path);
+    tokenizer_destroy(tokenizer);
+}
+
 /* A model that is good, with one change; then what training on from it does. */
 static void poison(const char *run, size_t weight, float value) {
     char *from = path_of("learned/best"), *to = path_of(run);
@@ -939,6 +1000,8 @@ int main(void) {
     test_clipping();
     test_early_stopping();
     test_init();
+    test_shorter();
+    test_tokens();
     test_bad_endings();
     test_interrupted();
     test_replaced();
