@@ -2691,13 +2691,18 @@ uint64_t fingerprint(uint64_t start, const void *data, size_t bytes) {
     return start;
 }
 
-/* Of all weights, tensor by tensor as weights_write lays them down. */
+/* Of a tensor as weights_write lays it down.  Those of all tensors are added up, so that their
+ * order does not matter. */
+static uint64_t tensor_fingerprint(const char *name, const void *data, size_t bytes) {
+    return fingerprint(fingerprint(0, name, strlen(name)), data, bytes);
+}
+
 uint64_t weights_fingerprint(const GPT *gpt) {
     uint64_t print = 0;
     for (size_t i = 0; i < gpt->tensor_count; i++) {
         const Tensor *t = &gpt->table[i];
-        print = fingerprint(print, t->count ? gpt->weights + t->offset : NULL,
-                            t->shape[0] * t->shape[1] * sizeof(float));
+        print += tensor_fingerprint(t->name, t->count ? gpt->weights + t->offset : NULL,
+                                    t->shape[0] * t->shape[1] * sizeof(float));
     }
     return print;
 }
@@ -2710,8 +2715,9 @@ static bool model_matches(const char *folder, uint64_t weights) {
     if (there) {
         SafeTensors *file = safetensors_open(path);
         for (size_t i = 0; i < file->count; i++)
-            print = fingerprint(print, file->data + file->tensors[i].start,
-                                file->tensors[i].bytes);
+            print += tensor_fingerprint(file->tensors[i].name,
+                                        file->data + file->tensors[i].start,
+                                        file->tensors[i].bytes);
         safetensors_close(file);
     }
     free(path);
@@ -2828,7 +2834,8 @@ SafeTensors *state_open(const char *folder) {
     save_finish(folder, saved.weights);
     if (saved.best_weights) save_finish(best, saved.best_weights); /* 0: there is no best yet */
     if (!model_matches(folder, saved.weights))
-        die("%s/model.safetensors: is not the model that the run's state was saved with", folder);
+        die("%s/model.safetensors: is not the model that the run's state was saved with",
+            folder);
     free(best);
     free(path);
     return file;
@@ -4353,7 +4360,7 @@ static Config run_config(const Options *o, size_t vocab) {
 }
 
 /* Memory of a run: all of it is allocated here, but for what run_restore has read.  A fresh
- * model starts from random weights, with --init from trained ones.    [glossary: Fine-tuning] */
+ * model starts from random weights, with --init from trained ones.   [glossary: Fine-tuning] */
 static void run_allocate(Run *run, const Config *config) {
     const Options *o = run->o;
     size_t B = o->micro_batch, T = config->context;
