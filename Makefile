@@ -2,6 +2,8 @@
 #   make        builds ./train                       make run     trains on this project's own text, then writes
 #   make test   every check that needs no Python     make debug   the same program with sanitizers, ./build/train-debug
 #   make bench  speed beside the machine's limits and PyTorch
+#   make reproduce RUN=names        a published run, its figure beside ours: doc/reproduction.md
+#   make report RUN=out/first       a page about a run, with its curves
 #   make book   doc/ and the annotated sources as one page, build/book/index.html (needs pandoc)
 # Another compiler or machine: make CC=clang, make CFLAGS='-O2', make OPENMP= (one thread).
 
@@ -70,7 +72,7 @@ check-faults: # one line broken at a time: the tests must notice
 
 # GPT-2's tokenizer, from the network or, with MIRROR=FOLDER, from a folder that has it.
 data/gpt2/merges.txt:
-	sh dev/data/fetch_gpt2.sh $(if $(MIRROR),--mirror $(MIRROR))
+	sh dev/data/fetch.sh gpt2 $(if $(MIRROR),--mirror $(MIRROR))
 
 attack: build/train build/attack build/fault_shim.so # kills and full disks, minutes
 	OMP_WAIT_POLICY=passive ./build/attack $(KILLS) $(STRIDE)
@@ -92,6 +94,12 @@ bench: build/matmul_steps build/kernels build/step # two minutes, and some more 
 	GOMP_SPINCOUNT=1000 ./build/kernels
 	if $(PYTHON) -c 'import torch'; then $(PYTHON) dev/bench/step.py; \
 	else echo 'PyTorch is not there: dev/bench/step.py is left out'; fi
+
+reproduce: build/train # RUN is the name of a file in dev/runs; MIRROR=FOLDER as above
+	PYTHON=$(PYTHON) MIRROR=$(MIRROR) sh dev/runs/reproduce.sh $(RUN)
+
+report: # needs matplotlib
+	$(PYTHON) dev/report.py $(RUN)
 
 book: # needs pandoc
 	$(PYTHON) dev/book/build.py
@@ -122,4 +130,4 @@ clean:
 	rm -rf build train tokenizer
 
 .PHONY: all debug run test attack check-reference check-tokenizer check-huggingface check-portability check-static \
-        check-faults bench book check-book fuzz-tokenizer fuzz-files clean
+        check-faults bench reproduce report book check-book fuzz-tokenizer fuzz-files clean

@@ -180,24 +180,38 @@ uint64_t random_permutation(uint64_t key, uint64_t i, uint64_t N) {
  * Text becomes one long row of token ids.  It is cut by position into three parts that do not
  * overlap: what the model learns from, what tells us when to stop, and what is looked at once.
  * A batch is a number of windows into one part; the targets are the inputs one place further.
+ * Where every line of the text is a sequence of its own (names, sums), the windows are lines.
  * ====================================================================================== */
 
 enum { SPLIT_TRAIN, SPLIT_VALIDATION, SPLIT_TEST, SPLITS };
+
+/* A line as a sequence of its own, by places in the tokens.  Its inputs begin with the line
+ * feed before it, its targets end with the one behind it: the line feed is both the token to
+ * start from and the one that ends. */
+typedef struct {
+    size_t start;  /* the line feed before it; row[1].start is the one behind it */
+    size_t answer; /* the first token that is asked for: the first, or the one after a prompt */
+} Row;
 
 typedef struct {
     uint32_t *tokens;
     size_t count; /* tokens */
     size_t bytes; /* of the text that they stand for */
     size_t parts[SPLITS]; /* tokens of each part; all 0: the parts are cut by position */
+    Row *rows;    /* (row_count + 1), the last one for its start only; NULL: a running text */
+    size_t row_count;
 } Corpus;
 
 static const char *const SPLIT_NAMES[] = {"train", "validation", "test", NULL};
 
-/* One part of a corpus.  The tokens belong to the corpus. */
+/* One part of a corpus.  The tokens belong to the corpus; with rows, they are all its tokens,
+ * and count those of these rows. */
 typedef struct {
     const uint32_t *tokens;
     size_t count;
     const char *name;
+    const Row *rows; /* (row_count + 1) or NULL */
+    size_t row_count;
 } Split;
 
 static void text_append(Bytes *text, const char *path, bool named) {
@@ -253,6 +267,43 @@ void text_collect(Bytes *text, const char *path, bool named) {
         free(names[i]);
     }
     free(names);
+}
+
+static const unsigned char ROW_END[] = "\n"; /* begins rows, too */
+
+/* A text whose every line is a row, at most T tokens with its line feed.  after: NULL, or the
+ * character that ends each line's prompt.  Lines, and prompt and answer, are encoded apart, so
+ * that no token of a learned vocabulary reaches across.  The caller frees tokens and rows. */
+Corpus corpus_rows(Tokenizer *tokenizer, const Bytes *text, const char *name, const char *after,
+                   size_t T) {
+    const unsigned char *line = text->data, *end = text->data + text->size, *next;
+    Ids ids = {0};
+    size_t n = 0, lines = 1;
+    for (const unsigned char *c = line; c < end; c++) lines += *c == '\n';
+    Row *rows = memory_allocate(lines + 1, sizeof *rows);
+    text_check(tokenizer, text->data, text->size, name, 0);
+    text_check(tokenizer, ROW_END, 1, "--rows: the line feed", 0);
+    text_encode(tokenizer, ROW_END, 1, &ids);
+    for (; line < end; line = next + 1) {
+        next = memchr(line, '\n', (size_t)(end - line));
+        if (!next) next = end; /* the last line may lack its line feed */
+        const unsigned char *mark = after ? memchr(line, *after, (size_t)(next - line)) : NULL;
+        if (after && !mark)
+            die("%s: line %zu has no '%s', which --answer-after wants on every line", name,
+                n + 1, after);
+        const unsigned char *answer = mark ? mark + 1 : line;
+        rows[n].start = ids.count - 1;
+        text_encode(tokenizer, line, (size_t)(answer - line), &ids);
+        rows[n].answer = ids.count;
+        text_encode(tokenizer, answer, (size_t)(next - answer), &ids);
+        text_encode(tokenizer, ROW_END, 1, &ids);
+        size_t length = ids.count - 1 - rows[n++].start;
+        if (length > T)
+            die("%s: line %zu and its line feed are %zu tokens, more than the context of %zu",
+                name, n, length, T);
+    }
+    rows[n].start = ids.count - 1;
+    return (Corpus){ids.data, ids.count, text->size, {0}, rows, n};
 }
 
 /* --- Files of tokens ------------------------------------------------------------------------
@@ -353,8 +404,19 @@ void tokens_collect(Corpus *corpus, const char *const *paths, size_t vocab) {
 }
 
 /* The corpus in three parts: the last `test` of it, before that `validation`, the rest for
- * training; or those that its files made up. */
+ * training; or those that its files made up.  Of rows, the nearest whole numbers. */
 void corpus_split(const Corpus *corpus, double validation, double test, Split splits[SPLITS]) {
+    if (corpus->rows) {
+        double rows = (double)corpus->row_count;
+        size_t starts[SPLITS + 1] = {0, (size_t)(rows * (1.0 - validation - test) + 0.5),
+                                     (size_t)(rows * (1.0 - test) + 0.5), corpus->row_count};
+        for (int i = 0; i < SPLITS; i++) {
+            const Row *first = corpus->rows + starts[i], *last = corpus->rows + starts[i + 1];
+            splits[i] = (Split){corpus->tokens, last->start - first->start, SPLIT_NAMES[i],
+                                first, (size_t)(last - first)};
+        }
+        return;
+    }
     size_t train_end = (size_t)((double)corpus->count * (1.0 - validation - test) + 1e-6);
     size_t test_start = train_end + (size_t)((double)corpus->count * validation + 1e-6);
     if (test == 0) test_start = corpus->count;
@@ -365,8 +427,29 @@ void corpus_split(const Corpus *corpus, double validation, double test, Split sp
     }
     size_t starts[SPLITS + 1] = {0, train_end, test_start, corpus->count};
     for (int i = 0; i < SPLITS; i++)
-        splits[i] =
-            (Split){corpus->tokens + starts[i], starts[i + 1] - starts[i], SPLIT_NAMES[i]};
+        splits[i] = (Split){corpus->tokens + starts[i], starts[i + 1] - starts[i],
+                            SPLIT_NAMES[i], NULL, 0};
+}
+
+/* How many sequences of T tokens lie side by side in a split; with rows, how many rows. */
+size_t split_sequences(const Split *split, size_t T) {
+    return split->rows ? split->row_count : split->count > T ? (split->count - 1) / T : 0;
+}
+
+/* The sequence that begins at token `at` of a split, or row number `at`: inputs (T), and
+ * targets (T), which are the inputs shifted by one.  What is not asked for, a prompt and what
+ * lies behind the end of a row, has the target -1, which weighs nothing in the loss; and no
+ * earlier token can look at the padding behind a row.
+ * [glossary: Next-token prediction, Self-supervised learning] */
+void sequence_read(const Split *split, size_t at, size_t T, int32_t *inputs, int32_t *targets) {
+    const Row *row = split->rows ? split->rows + at : NULL;
+    size_t start = row ? row->start : at, end = row ? row[1].start : at + T;
+    size_t answer = row ? row->answer : at + 1;
+    for (size_t t = 0, place = start; t < T; t++, place++) {
+        inputs[t] = (int32_t)split->tokens[place < end ? place : start];
+        targets[t] =
+            place < end && place + 1 >= answer ? (int32_t)split->tokens[place + 1] : -1;
+    }
 }
 
 /* Where batches come from.  A process has a rank below world; each batch is dealt out so that
@@ -383,45 +466,60 @@ typedef struct {
     size_t rank, world;
 } BatchSource;
 
-/* Where sequence i of the whole batch of this step begins.                   [glossary: Epoch]
+/* Where sequence i of the whole batch of this step begins; its number, if it is a row.
+ *                                                                           [glossary: Epoch]
  * ORDER_EPOCHS: the split is cut into windows of T tokens, and an epoch visits every one once,
  * in an order of its own.  The cut begins at a random place among the few that leave the same
  * number of windows.  ORDER_WINDOWS: any place, as nanoGPT does; a token is then seen once an
  * epoch on average. */
 static size_t window_start(const BatchSource *source, uint64_t step, size_t i) {
-    size_t last = source->split->count - source->T - 1; /* the last place where a window fits */
+    const Split *split = source->split;
+    size_t T = split->rows ? 1 : source->T; /* rows are counted, and as long as one */
+    size_t last = split->rows ? split->row_count - 1 : split->count - T - 1; /* that fits */
     uint64_t number = step * source->batch + i;
     if (source->order == ORDER_WINDOWS)
         return (size_t)(random_bits(random_bits(source->seed, RANDOM_WINDOWS), number) %
                         (last + 1));
-    uint64_t windows = last / source->T + 1, epoch = number / windows;
+    uint64_t windows = last / T + 1, epoch = number / windows;
     uint64_t key = random_bits(random_bits(source->seed, RANDOM_ORDER), epoch);
-    size_t slack = last % source->T; /* tokens that the windows leave over */
+    size_t slack = last % T; /* tokens that the windows leave over */
     size_t shift = (size_t)(random_bits(key, ~(uint64_t)0) % (slack + 1));
-    return shift + (size_t)random_permutation(key, number % windows, windows) * source->T;
+    return shift + (size_t)random_permutation(key, number % windows, windows) * T;
 }
 
 /* Inputs (count,T) and targets (count,T): `count` sequences of this rank from its first-th on.
- * Targets are the inputs shifted by one.
- * [glossary: Next-token prediction, Self-supervised learning] */
+ */
 void batch_read(const BatchSource *source, uint64_t step, size_t first, size_t count,
                 int32_t *inputs, int32_t *targets) {
     size_t T = source->T, mine = source->rank * (source->batch / source->world);
     assert(source->batch % source->world == 0 && source->rank < source->world);
-    for (size_t b = 0; b < count; b++) {
-        const uint32_t *window =
-            source->split->tokens + window_start(source, step, mine + first + b);
-        for (size_t t = 0; t < T; t++) {
-            inputs[b * T + t] = (int32_t)window[t];
-            targets[b * T + t] = (int32_t)window[t + 1];
-        }
+    for (size_t b = 0; b < count; b++)
+        sequence_read(source->split, window_start(source, step, mine + first + b), T,
+                      inputs + b * T, targets + b * T);
+}
+
+/* Tokens that are asked for in the whole batch of this step, over all ranks. */
+size_t batch_targets(const BatchSource *source, uint64_t step) {
+    size_t sum = 0;
+    if (!source->split->rows) return source->batch * source->T;
+    for (size_t i = 0; i < source->batch; i++) {
+        const Row *row = source->split->rows + window_start(source, step, i);
+        sum += row[1].start - row->answer + 1;
     }
+    return sum;
+}
+
+/* Tokens that a step reads, without padding; rows differ, and this is the mean. */
+double batch_tokens(const BatchSource *source) {
+    const Split *s = source->split;
+    return (double)source->batch *
+           (s->rows ? (double)s->count / (double)s->row_count : (double)source->T);
 }
 
 /* Epochs that `steps` steps amount to. */
 double batch_epochs(const BatchSource *source, uint64_t steps) {
-    return (double)steps * (double)source->batch * (double)source->T /
-           (double)(source->split->count - 1);
+    return (double)steps * batch_tokens(source) /
+           (double)(source->split->count - !source->split->rows);
 }
 
 /* =========================================================================================
@@ -2885,6 +2983,7 @@ typedef struct {
     double temperature; /* 0: the likeliest token */
     size_t top_k;       /* 0: all */
     double top_p;       /* 1: all */
+    bool line; /* stop where the line would end, without the line feed */
 } Sampling;
 
 typedef struct {
@@ -2899,11 +2998,17 @@ static int candidate_compare(const void *a, const void *b) {
                                   : (x->token > y->token) - (x->token < y->token);
 }
 
+/* The likeliest token; of equally likely ones, the first. */
+static size_t logits_likeliest(const float *logits, size_t V) {
+    size_t best = 0;
+    for (size_t v = 1; v < V; v++) best = logits[v] > logits[best] ? v : best;
+    return best;
+}
+
 /* Draws a token from logits (V); u is uniform in [0, 1).  room (V) is for work. */
 uint32_t token_sample(const float *logits, size_t V, const Sampling *s, double u,
                       Candidate *room) {
-    size_t best = 0, n = V;
-    for (size_t v = 1; v < V; v++) best = logits[v] > logits[best] ? v : best;
+    size_t best = logits_likeliest(logits, V), n = V;
     if (s->temperature == 0) return (uint32_t)best;
     for (size_t v = 0; v < V; v++)
         room[v] =
@@ -2927,11 +3032,11 @@ uint32_t token_sample(const float *logits, size_t V, const Sampling *s, double u
 }
 
 /* Writes `count` tokens behind a prompt (at least one token) to a stream, each as soon as it is
- * drawn.  When the context is full, the model goes on with its later half: positions are
- * learned, so a window cannot slide, and has to be read again. */
-void text_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
-                   const uint32_t *prompt, size_t prompt_count, size_t count,
-                   const Sampling *sampling, uint64_t seed, FILE *out) {
+ * drawn; returns how many it wrote.  When the context is full, the model goes on with its later
+ * half: positions are learned, so a window cannot slide, and has to be read again. */
+size_t text_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
+                     const uint32_t *prompt, size_t prompt_count, size_t count,
+                     const Sampling *sampling, uint64_t seed, FILE *out) {
     size_t V = gpt->config.vocab, context = gpt->config.context, length = 0;
     size_t known = tokenizer->vocab; /* the model may have more ids, which stand for no text */
     int32_t *tokens = memory_allocate(context, sizeof *tokens);
@@ -2941,12 +3046,14 @@ void text_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
     for (; skip + length < prompt_count; length++)
         tokens[length] = (int32_t)prompt[skip + length];
     cache->length = 0;
-    for (size_t i = 0; i < count; i++) {
+    size_t i = 0;
+    for (; i < count; i++) {
         gpt_decode(gpt, cache, tokens + cache->length, length - cache->length, logits);
         double u = random_uniform(random_bits(seed, RANDOM_SAMPLING), i);
         uint32_t token = token_sample(logits, known, sampling, u, room);
         size_t bytes;
         const unsigned char *text = tokenizer_token(tokenizer, token, &bytes);
+        if (sampling->line && bytes == 1 && *text == '\n') break;
         if (fwrite(text, 1, bytes, out) != bytes || fflush(out) != 0)
             die("cannot write the text: %s", strerror(errno));
         if (length == context) {
@@ -2960,6 +3067,25 @@ void text_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
     free(tokens);
     free(logits);
     free(room);
+    return i;
+}
+
+/* Whole rows, each begun anew with the prompt (which begins with a line feed), until `count`
+ * tokens are written.  A model of rows has never seen anything behind the end of one. */
+void rows_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
+                   const uint32_t *prompt, size_t prompt_count, size_t count,
+                   const Sampling *sampling, uint64_t seed, FILE *out) {
+    Sampling row = *sampling;
+    row.line = true;
+    for (size_t done = 0, i = 0; done < count; i++) {
+        for (size_t t = 1, bytes; t < prompt_count; t++) {
+            const unsigned char *text = tokenizer_token(tokenizer, prompt[t], &bytes);
+            fwrite(text, 1, bytes, out);
+        }
+        done += 1 + text_generate(gpt, cache, tokenizer, prompt, prompt_count,
+                                  gpt->config.context, &row, random_bits(seed, i), out);
+        fputc('\n', out);
+    }
 }
 
 /* =========================================================================================
@@ -2978,6 +3104,8 @@ typedef struct {
     int schedule;
     double weight_decay, beta1, beta2, eps, clip;
     const char *data[64]; /* up to the first NULL */
+    bool rows;
+    const char *answer_after; /* one character, or NULL */
     double validation, test;
     size_t eval_every, eval_batches, patience, log_every, sample, save_every, keep;
     const char *out, *init, *resume, *model, *tokenizer;
@@ -3081,39 +3209,63 @@ void budget_print(FILE *out, const Config *config, size_t micro_batch, int keep,
 }
 
 typedef struct {
-    double loss, bits_per_byte; /* mean over tokens, in nats; the same spread over bytes */
-    size_t tokens;
+    double loss, bits_per_byte; /* mean over targets, in nats; the same spread over bytes */
+    size_t tokens;              /* targets: tokens that were asked for */
+    size_t sequences;
+    double accuracy; /* share of rows without a mistake, or NAN where there are no rows */
 } Evaluation;
 
-/* Mean loss over at most `sequences` windows of a split (0: all), evenly spread and always the
- * same ones, so that two evaluations can be compared.  [glossary: Validation set, Test set,
- * Perplexity] */
+/* How many of B rows, after a forward pass, the model would write without a mistake if it
+ * always took the likeliest token: those whose every target is the likeliest token.  It is
+ * enough to look at the targets, for up to the first mistake the model would have written
+ * just them, and so would have read what it has read here. */
+static size_t rows_right(const GPT *gpt, Activations *a, const int32_t *targets, size_t B,
+                         size_t T) {
+    size_t V = gpt->config.vocab, right = 0;
+    for (size_t b = 0; b < B; b++) {
+        bool all = true;
+        for (size_t n = b * T; n < (b + 1) * T; n += a->head_rows) {
+            size_t rows = (b + 1) * T - n < a->head_rows ? (b + 1) * T - n : a->head_rows;
+            gpt_logits(gpt, a, a->logits, n, rows);
+            for (size_t i = 0; i < rows; i++)
+                all &= targets[n + i] < 0 ||
+                       logits_likeliest(a->logits + i * V, V) == (size_t)targets[n + i];
+        }
+        right += all;
+    }
+    return right;
+}
+
+/* Mean loss over at most `sequences` windows or rows of a split (0: all), evenly spread and
+ * always the same ones, so that two evaluations can be compared.  [glossary: Validation set,
+ * Test set, Perplexity] */
 Evaluation split_evaluate(const GPT *gpt, Activations *a, const Tokenizer *tokenizer,
                           const Split *split, size_t sequences) {
-    size_t T = a->T, windows = split->count > T ? (split->count - 1) / T : 0, bytes = 0;
-    if (!sequences || sequences > windows) sequences = windows;
+    size_t T = a->T, all = split_sequences(split, T), bytes = 0, tokens = 0, right = 0;
+    if (!sequences || sequences > all) sequences = all;
     int32_t *inputs = memory_allocate(a->B * T, sizeof *inputs);
     int32_t *targets = memory_allocate(a->B * T, sizeof *targets);
     double sum = 0;
     for (size_t done = 0, B; done < sequences; done += B) {
         B = sequences - done < a->B ? sequences - done : a->B;
-        for (size_t i = 0; i < B * T; i++) {
-            size_t window =
-                (size_t)((double)(done + i / T) * (double)windows / (double)sequences);
-            const uint32_t *token = split->tokens + window * T + i % T;
-            size_t length;
-            inputs[i] = (int32_t)token[0];
-            targets[i] = (int32_t)token[1];
-            tokenizer_token(tokenizer, token[1], &length);
+        for (size_t b = 0; b < B; b++) {
+            size_t i = (size_t)((double)(done + b) * (double)all / (double)sequences);
+            sequence_read(split, split->rows ? i : i * T, T, inputs + b * T, targets + b * T);
+        }
+        for (size_t i = 0, length; i < B * T; i++) {
+            if (targets[i] < 0) continue;
+            tokenizer_token(tokenizer, (uint32_t)targets[i], &length);
             bytes += length;
+            tokens++;
         }
         gpt_forward(gpt, a, inputs, targets, B, T, 0, 0);
         for (size_t i = 0; i < B * T; i++) sum += a->losses[i];
+        if (split->rows) right += rows_right(gpt, a, targets, B, T);
     }
     free(inputs);
     free(targets);
-    size_t tokens = sequences * T;
-    return (Evaluation){sum / (double)tokens, sum / log(2.0) / (double)bytes, tokens};
+    return (Evaluation){sum / (double)tokens, sum / log(2.0) / (double)bytes, tokens, sequences,
+                        split->rows ? (double)right / (double)sequences : (double)NAN};
 }
 
 /* All that one run holds on to. */
@@ -3130,9 +3282,10 @@ typedef struct {
     Schedule schedule;
     int32_t *inputs, *targets; /* (micro_batch,T) */
     float *dlosses;            /* (micro_batch,T) */
-    FILE *log;
+    FILE *log, *samples;
     char *best_folder, *settings; /* settings: for the state, see state_write */
     Progress progress;
+    double shown_accuracy; /* the latest one of the validation part; NAN: none yet */
     double peak;         /* FLOPs per second */
     double start, shown; /* clock: of the first step, of the last progress line */
     bool saved, saved_best; /* did this process write the last model, the best one? */
@@ -3146,22 +3299,22 @@ static void interrupt(int signal_number) { interrupted = signal_number; }
 
 /* One step, but for the update: gradients of the whole batch, a micro-batch at a time.  Returns
  * the mean loss.         [glossary: Batch and batch size, Micro-batch, Gradient accumulation]
- * Every token weighs 1/(tokens of the whole batch) in dlosses.  So the sum of the
- * micro-batches' gradients is the gradient of the batch, also when the last micro-batch is
- * smaller. */
+ * Every target weighs 1/(targets of the whole batch) in dlosses.  So the sum of the
+ * micro-batches' gradients is the gradient of the batch, also when a micro-batch is smaller
+ * than the others, or asks for fewer tokens. */
 double batch_gradient(Run *run, uint64_t step) {
-    size_t batch = run->o->batch, T = run->source.T;
+    size_t batch = run->o->batch, T = run->source.T, count = batch_targets(&run->source, step);
     uint64_t key = random_bits(random_bits(run->o->seed, RANDOM_DROPOUT), step) | 1; /* not 0 */
     double sum = 0;
     for (size_t first = 0, B; first < batch; first += B) {
         B = batch - first < run->activations->B ? batch - first : run->activations->B;
         batch_read(&run->source, step, first, B, run->inputs, run->targets);
-        for (size_t i = 0; i < B * T; i++) run->dlosses[i] = 1.0f / (float)(batch * T);
+        for (size_t i = 0; i < B * T; i++) run->dlosses[i] = 1.0f / (float)count;
         gpt_forward_backward(run->gpt, run->activations, run->inputs, run->targets,
                              run->dlosses, B, T, key, first);
         for (size_t i = 0; i < B * T; i++) sum += run->activations->losses[i];
     }
-    return sum / (double)(batch * T);
+    return sum / (double)count;
 }
 
 /* Ends a line that is being rewritten in place, so that other text can follow. */
@@ -3174,7 +3327,7 @@ static void progress_close(Run *run) {
 static void progress_show(Run *run, uint64_t step, double loss, double norm, float lr) {
     const Options *o = run->o;
     double now = clock_seconds(), elapsed = now - run->start, done = (double)(step + 1);
-    double rate = (double)o->batch * (double)run->source.T * done / elapsed;
+    double rate = batch_tokens(&run->source) * done / elapsed;
     double peak = 100 * rate * flops_per_token(&run->gpt->config, run->source.T) / run->peak;
     double left = elapsed / done * ((double)o->steps - done);
     bool due = step == 0 || step + 1 == o->steps || (step + 1) % o->log_every == 0;
@@ -3184,17 +3337,20 @@ static void progress_show(Run *run, uint64_t step, double loss, double norm, flo
             (unsigned long long)step + 1, o->steps, batch_epochs(&run->source, step + 1), loss);
     if (run->splits[SPLIT_VALIDATION].count)
         fprintf(stderr, "  val %.4f", run->progress.shown_loss);
+    if (!isnan(run->shown_accuracy))
+        fprintf(stderr, "  right %.1f%%", 100 * run->shown_accuracy);
     fprintf(stderr, "  lr %.2e  norm %.3f  %.0f tok/s  %.0f%% of peak  %d:%02d left%s", lr,
             norm, rate, peak, (int)(left / 60), (int)left % 60,
             run->terminal ? "\033[K" : "\n");
     run->line_open = run->terminal;
 }
 
-/* A row of log.csv; what is not known stays empty. */
-static void log_row(Run *run, uint64_t step, double loss, const Evaluation *e, float lr,
-                    double norm) {
+/* A row of log.csv; what is not known stays empty.  e, t: evaluations of the validation and of
+ * the training part, or NULL. */
+static void log_row(Run *run, uint64_t step, double loss, const Evaluation *e,
+                    const Evaluation *t, float lr, double norm) {
     double elapsed = clock_seconds() - run->start;
-    double tokens = (double)run->o->batch * (double)run->source.T * (double)step;
+    double tokens = batch_tokens(&run->source) * (double)step;
     fprintf(run->log, "%llu,%.4f,%.0f,", (unsigned long long)step,
             batch_epochs(&run->source, step), tokens);
     if (step > 0) fprintf(run->log, "%.9g", loss);
@@ -3203,18 +3359,40 @@ static void log_row(Run *run, uint64_t step, double loss, const Evaluation *e, f
     if (step > 0)
         fprintf(run->log, ",%.9g,%.9g,%.1f", (double)lr, norm, tokens / (elapsed + 1e-9));
     else fputs(",,,", run->log);
-    fprintf(run->log, ",%.3f\n", elapsed);
+    fprintf(run->log, ",%.3f,", elapsed);
+    if (e && run->o->rows) fprintf(run->log, "%.9g", e->accuracy);
+    fputc(',', run->log);
+    if (t) fprintf(run->log, "%.9g", t->accuracy);
+    fputc('\n', run->log);
     if (fflush(run->log) != 0)
         die("%s/log.csv: cannot write: %s", run->o->out, strerror(errno));
 }
 
-/* Shows what the model would write now, from the first token of the text on. */
-static void sample_show(Run *run, size_t count) {
-    Sampling sampling = {0.8, 0, 1.0};
-    fputs("--- sample: ", stderr);
-    text_generate(run->gpt, run->cache, run->tokenizer, run->corpus.tokens, 1, count, &sampling,
-                  run->o->seed, stderr);
-    fputs("\n---\n", stderr);
+/* Shows what the model would write now, and adds it to samples.txt: from the first token of the
+ * text on, or as rows with the last row's prompt. */
+static void sample_show(Run *run, size_t count, uint64_t step) {
+    Sampling sampling = {0.8, 0, 1.0, false};
+    const Row *last = run->o->rows ? &run->corpus.rows[run->corpus.row_count - 1] : NULL;
+    char *text;
+    size_t size;
+    FILE *stream = open_memstream(&text, &size);
+    if (!stream) die("no memory for a sample");
+    if (last)
+        rows_generate(run->gpt, run->cache, run->tokenizer, run->corpus.tokens + last->start,
+                      last->answer - last->start, count, &sampling, run->o->seed, stream);
+    else
+        text_generate(run->gpt, run->cache, run->tokenizer, run->corpus.tokens, 1, count,
+                      &sampling, run->o->seed, stream);
+    if (fclose(stream) != 0) die("no memory for a sample");
+    fputs(last ? "--- sample:\n" : "--- sample: ", stderr);
+    fwrite(text, 1, size, stderr);
+    fputs(last ? "---\n" : "\n---\n", stderr);
+    fprintf(run->samples, "--- step %llu\n", (unsigned long long)step);
+    fwrite(text, 1, size, run->samples);
+    fputs(last ? "" : "\n", run->samples);
+    free(text);
+    if (fflush(run->samples) != 0)
+        die("%s/samples.txt: cannot write: %s", run->o->out, strerror(errno));
 }
 
 /* Loss on the validation part; notes whether the model is the best so far.  A model that has
@@ -3231,10 +3409,12 @@ static Evaluation validation_run(Run *run, uint64_t step, bool *improved) {
         p->bad_evaluations = 0;
     } else if (step > 0) p->bad_evaluations++;
     p->shown_loss = e.loss;
+    run->shown_accuracy = e.accuracy;
     progress_close(run);
-    fprintf(stderr, "step %llu: validation loss %.4f, perplexity %.4g, %.3f bits per byte%s\n",
-            (unsigned long long)step, e.loss, exp(e.loss), e.bits_per_byte,
-            *improved ? " (best so far)" : "");
+    fprintf(stderr, "step %llu: validation loss %.4f, perplexity %.4g, %.3f bits per byte",
+            (unsigned long long)step, e.loss, exp(e.loss), e.bits_per_byte);
+    if (run->o->rows) fprintf(stderr, ", %.2f%% of rows right", 100 * e.accuracy);
+    fputs(*improved ? " (best so far)\n" : "\n", stderr);
     if (step == 0 && !run->o->init)
         fprintf(stderr, "an untrained model should score ln V = ln %zu = %.4f\n",
                 run->gpt->config.vocab, log((double)run->gpt->config.vocab));
@@ -3288,11 +3468,14 @@ __attribute__((noreturn)) static void run_fail(Run *run, uint64_t step, const ch
 /* Evaluates, logs, shows a sample.  Is the model the best so far? */
 static bool evaluation_run(Run *run, uint64_t step, double loss, float lr, double norm) {
     bool improved = step > 0, validated = run->splits[SPLIT_VALIDATION].count > 0;
-    Evaluation e = {0};
+    Evaluation e = {0}, t;
     if (validated) e = validation_run(run, step, &improved);
-    log_row(run, step, loss, validated ? &e : NULL, lr, norm);
+    if (run->o->rows) /* what is learned by heart, beside what is understood */
+        t = split_evaluate(run->gpt, run->activations, run->tokenizer,
+                           &run->splits[SPLIT_TRAIN], run->o->eval_batches * run->o->batch);
+    log_row(run, step, loss, validated ? &e : NULL, run->o->rows ? &t : NULL, lr, norm);
     if (!isfinite(e.loss)) run_fail(run, step, "the validation loss");
-    if (step > 0 && run->o->sample) sample_show(run, run->o->sample);
+    if (step > 0 && run->o->sample) sample_show(run, run->o->sample, step);
     return improved;
 }
 
@@ -3413,9 +3596,9 @@ static void run_report(const Run *run, uint64_t step, bool stopped_early) {
     if (isfinite(run->progress.best_loss))
         printf(", best validation loss %.4f at step %" PRIu64, run->progress.best_loss,
                run->progress.best_step);
-    printf("\nthe last model is in %s%s%s\nlet it write: ./train generate --model %s\n", o->out,
-           there ? ", the best in " : "", there ? run->best_folder : "",
-           there ? run->best_folder : o->out);
+    printf("\nthe last model is in %s%s%s\nlet it write: ./train generate%s --model %s\n",
+           o->out, there ? ", the best in " : "", there ? run->best_folder : "",
+           o->rows ? " --rows" : "", there ? run->best_folder : o->out);
     free(best);
 }
 
@@ -3446,7 +3629,7 @@ void run_train(Run *run) {
         step++;
         bool due = step % o->eval_every == 0 || step == o->steps, improved = false;
         if (due) improved = evaluation_run(run, step, loss, lr, norm);
-        else log_row(run, step, loss, NULL, lr, norm);
+        else log_row(run, step, loss, NULL, NULL, lr, norm);
         saved = due || interrupted || (o->save_every && step % o->save_every == 0);
         if (saved) run_save(run, improved);
     }
@@ -3689,6 +3872,11 @@ static const struct OptionRow {
     {"data", "teir", TEXTS, AT(data), 0, 0, NULL, "this project's text",
      "text files, folders of them, or files of tokens; may be given several times",
      "Training corpus"},
+    {"rows", "teg", FLAG, AT(rows), 0, 0, NULL, NULL,
+     "each line of the text is a sequence of its own", "Training set"},
+    {"answer-after", "te", TEXT, AT(answer_after), 0, 0, NULL, "the whole line counts",
+     "with --rows: only what follows this character on its line weighs in the loss",
+     "Supervised fine-tuning (SFT)"},
     {"validation", "te", REAL, AT(validation), 0, 0.9, NULL, NULL,
      "share of the text kept for validation", "Validation set"},
     {"test", "te", REAL, AT(test), 0, 0.9, NULL, NULL,
@@ -4037,6 +4225,11 @@ static void options_check(const Options *o, const bool given[OPTION_ROWS], char 
     if (o->schedule == SCHEDULE_TRAPEZOID && o->warmup + o->cooldown > o->steps)
         die_usage("--warmup %zu and --cooldown %zu do not fit into --steps %zu", o->warmup,
                   o->cooldown, o->steps);
+    if (o->answer_after && !o->rows) die_usage("--answer-after belongs to --rows");
+    if (o->answer_after && (strlen(o->answer_after) != 1 || *o->answer_after == '\n'))
+        die_usage("--answer-after '%s': it must be one character of one byte", o->answer_after);
+    if (o->rows && command == 'g' && strchr(o->prompt + (*o->prompt == '\n'), '\n'))
+        die_usage("--prompt: with --rows it must be the beginning of one line");
     if (o->validation + o->test > 0.9)
         die_usage("--validation %g and --test %g leave too little to train on", o->validation,
                   o->test);
@@ -4072,11 +4265,14 @@ static Bytes data_read(const Options *o) {
     return text;
 }
 
-/* Text to tokens, in parts. */
-static void run_corpus(Run *run, const Bytes *text) {
+/* Text to tokens, in parts; rows are at most T tokens long. */
+static void run_corpus(Run *run, const Bytes *text, size_t T) {
     const char *name = run->o->data[0] ? run->o->data[0] : "this project's text";
+    if (run->o->rows && !text->data) die("%s: --rows needs a text, not tokens", name);
     run->corpus.bytes = text->size;
-    if (text->data)
+    if (run->o->rows)
+        run->corpus = corpus_rows(run->tokenizer, text, name, run->o->answer_after, T);
+    else if (text->data)
         run->corpus.count =
             tokenizer_encode(run->tokenizer, text->data, text->size, name, &run->corpus.tokens);
     else tokens_collect(&run->corpus, run->o->data, run->tokenizer->vocab);
@@ -4089,7 +4285,9 @@ static void run_corpus(Run *run, const Bytes *text) {
     corpus_split(&run->corpus, run->o->validation, run->o->test, run->splits);
     for (int i = 0; i < SPLITS; i++) {
         const Split *s = &run->splits[i];
-        fprintf(stderr, "%-12s %zu tokens\n", s->name, s->count);
+        fprintf(stderr, "%-12s %zu tokens", s->name, s->count);
+        if (s->rows) fprintf(stderr, " in %zu rows", s->row_count);
+        fputc('\n', stderr);
     }
 }
 
@@ -4100,10 +4298,11 @@ static void parts_check(const Run *run, size_t T) {
         const Split *s = &run->splits[i];
         bool used = i == SPLIT_TRAIN ||
                     (i == SPLIT_VALIDATION && (s->count > 0 || run->o->validation > 0));
-        if (used && s->count < T + 1)
-            die("%s: its %s part has %zu tokens, but one window of context %zu needs %zu: "
-                "take a longer text or a smaller --context",
-                name, s->name, s->count, T, T + 1);
+        if (!used || split_sequences(s, T)) continue;
+        if (s->rows) die("%s: its %s part has no row: take a longer text", name, s->name);
+        die("%s: its %s part has %zu tokens, but one window of context %zu needs %zu: "
+            "take a longer text or a smaller --context",
+            name, s->name, s->count, T, T + 1);
     }
 }
 
@@ -4111,12 +4310,15 @@ static void run_destroy(Run *run) {
     free(run->settings);
     if (run->log && fclose(run->log) != 0)
         die("%s/log.csv: cannot write: %s", run->o->out, strerror(errno));
+    if (run->samples && fclose(run->samples) != 0)
+        die("%s/samples.txt: cannot write: %s", run->o->out, strerror(errno));
     tokenizer_destroy(run->tokenizer);
     gpt_destroy(run->gpt);
     activations_destroy(run->activations);
     optimizer_destroy(run->optimizer);
     cache_destroy(run->cache);
     free(run->corpus.tokens);
+    free(run->corpus.rows);
     free(run->inputs);
     free(run->targets);
     free(run->dlosses);
@@ -4187,11 +4389,11 @@ static bool run_exists(const char *folder) {
     return there;
 }
 
-/* Opens log.csv: a new one, or that of the run that is resumed without the rows that it wrote
- * after its last save. */
+/* Opens log.csv and samples.txt: new ones, or those of the run that is resumed, log.csv without
+ * the rows that it wrote after its last save. */
 static void run_log(Run *run) {
     static const char header[] = "step,epoch,tokens,loss,val_loss,val_bits_per_byte,lr,norm,"
-                                 "tokens_per_second,seconds\n";
+                                 "tokens_per_second,seconds,val_accuracy,train_accuracy\n";
     const Options *o = run->o;
     char *path = text_format("%s/log.csv", o->out);
     char *old_path = text_format("%s/log.csv", o->resume ? o->resume : "");
@@ -4209,6 +4411,10 @@ static void run_log(Run *run) {
     file_commit(&file);
     run->log = fopen(path, "a");
     if (!run->log) die("%s: cannot open: %s", path, strerror(errno));
+    free(path);
+    path = text_format("%s/samples.txt", o->out);
+    run->samples = fopen(path, o->resume && !strcmp(o->out, o->resume) ? "a" : "w");
+    if (!run->samples) die("%s: cannot open: %s", path, strerror(errno));
     free(old.data);
     free(old_path);
     free(path);
@@ -4243,7 +4449,8 @@ static void run_restore(Run *run, const SafeTensors *state) {
 }
 
 static void command_train(const Options *o, const SafeTensors *state) {
-    Run run = {.o = o, .progress.best_loss = INFINITY, .terminal = isatty(STDERR_FILENO)};
+    Run run = {.o = o, .progress.best_loss = INFINITY, .shown_accuracy = NAN,
+               .terminal = isatty(STDERR_FILENO)};
     bool elsewhere = !state || strcmp(o->out, o->resume);
     run.replaces = elsewhere && run_exists(o->out);
     if (run.replaces && !o->overwrite && !o->profile)
@@ -4251,17 +4458,18 @@ static void command_train(const Options *o, const SafeTensors *state) {
     Bytes text = data_read(o);
     run.tokenizer = run_tokenizer(o, &text);
     Config config = run_config(o, run.tokenizer->vocab);
-    run_corpus(&run, &text);
-    parts_check(&run, config.context);
+    size_t T = config.context;
+    run_corpus(&run, &text, T);
+    parts_check(&run, T);
     free(text.data);
+    run.source =
+        (BatchSource){&run.splits[SPLIT_TRAIN], o->batch, T, o->order, o->seed, 0, 1};
     tensors_print(stderr, &config);
     budget_print(stderr, &config, o->micro_batch, o->recompute ? KEEP_STREAM : KEEP_ALL,
-                 (double)o->steps * (double)o->batch * (double)config.context,
+                 (double)o->steps * batch_tokens(&run.source),
                  (double)run.splits[SPLIT_TRAIN].count);
     if (state) run_restore(&run, state);
     run_allocate(&run, &config);
-    run.source = (BatchSource){
-        &run.splits[SPLIT_TRAIN], o->batch, config.context, o->order, o->seed, 0, 1};
     run.schedule = (Schedule){o->schedule, (float)o->lr, (float)o->min_lr,
                               o->warmup,   o->steps,     o->cooldown};
     run.peak = peak_flops();
@@ -4273,7 +4481,7 @@ static void command_train(const Options *o, const SafeTensors *state) {
     }
     Options all = *o; /* with the shape that --init brought */
     all.layers = config.layers, all.heads = config.heads, all.channels = config.channels;
-    all.context = config.context, all.no_bias = !config.bias;
+    all.context = T, all.no_bias = !config.bias;
     run.settings = options_settings(&all);
     run_fingerprints(&run, &run.progress);
     run.best_folder = text_format("%s/best", o->out);
@@ -4295,15 +4503,26 @@ static void command_generate(const Options *o) {
     Run run = {.o = o};
     run_open(&run);
     run.cache = cache_create(&run.gpt->config);
-    uint32_t *prompt;
-    Sampling sampling = {o->temperature, o->top_k, o->top_p};
-    size_t n = tokenizer_encode(run.tokenizer, (const unsigned char *)o->prompt,
-                                strlen(o->prompt), "--prompt", &prompt);
-    fputs(o->prompt, stdout);
-    text_generate(run.gpt, run.cache, run.tokenizer, prompt, n, o->tokens, &sampling, o->seed,
-                  stdout);
-    putchar('\n');
-    free(prompt);
+    Ids ids = {0};
+    Sampling sampling = {o->temperature, o->top_k, o->top_p, false};
+    const unsigned char *text = (const unsigned char *)o->prompt;
+    size_t bytes = strlen(o->prompt), feed = o->rows && *text == '\n';
+    text_check(run.tokenizer, text, bytes, "--prompt", 0);
+    if (o->rows) {
+        text_check(run.tokenizer, ROW_END, 1, "--rows: the line feed", 0);
+        text_encode(run.tokenizer, ROW_END, 1, &ids);
+    }
+    text_encode(run.tokenizer, text + feed, bytes - feed, &ids);
+    if (o->rows)
+        rows_generate(run.gpt, run.cache, run.tokenizer, ids.data, ids.count, o->tokens,
+                      &sampling, o->seed, stdout);
+    else {
+        fputs(o->prompt, stdout);
+        text_generate(run.gpt, run.cache, run.tokenizer, ids.data, ids.count, o->tokens,
+                      &sampling, o->seed, stdout);
+        putchar('\n');
+    }
+    free(ids.data);
     run_destroy(&run);
 }
 
@@ -4312,17 +4531,19 @@ static void command_eval(const Options *o) {
     Bytes text = data_read(o);
     run_open(&run);
     size_t T = run.gpt->config.context;
-    run_corpus(&run, &text);
+    run_corpus(&run, &text, T);
     free(text.data);
     const Split *split = &run.splits[o->split];
-    if (split->count < T + 1)
+    if (!split_sequences(split, T))
         die("the %s part has %zu tokens: too few for one window of %zu", split->name,
             split->count, T);
     run.activations = activations_create(&run.gpt->config, o->micro_batch, T, KEEP_NOTHING, 0);
     Evaluation e = split_evaluate(run.gpt, run.activations, run.tokenizer, split,
                                   o->eval_batches * o->batch);
-    printf("%s: loss %.4f, perplexity %.4g, %.4f bits per byte, over %zu tokens\n", split->name,
+    printf("%s: loss %.4f, perplexity %.4g, %.4f bits per byte, over %zu tokens", split->name,
            e.loss, exp(e.loss), e.bits_per_byte, e.tokens);
+    if (o->rows) printf("; %.2f%% of %zu rows right", 100 * e.accuracy, e.sequences);
+    putchar('\n');
     run_destroy(&run);
 }
 

@@ -1291,7 +1291,7 @@ static GPT *small_model(size_t layers) {
 static Split sentence_split(uint32_t *tokens, size_t count) {
     for (size_t i = 0; i < count; i++)
         tokens[i] = (uint32_t)SENTENCE[i % (sizeof SENTENCE - 1)];
-    return (Split){tokens, count, "sentence"};
+    return (Split){tokens, count, "sentence", NULL, 0};
 }
 
 /* The mean loss of one batch, and with `backward` its gradient in gpt->gradients. */

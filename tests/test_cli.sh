@@ -116,6 +116,14 @@ else
     rm -f "$W/secret.txt"
 fi
 
+# --- Rows that are none ------------------------------------------------------------------------------
+printf '1+1=2\n2+2=4\n1+2\n' > "$W/sums.txt"
+bad "a row longer than the context" 1 "line 1 and its line feed are 6 tokens" --data "$W/sums.txt" --rows --context 5 --out "$W/new"
+bad "a row without the end of its prompt" 1 "line 3 has no '='" --data "$W/sums.txt" --rows --answer-after = $new
+bad "fewer rows than parts" 1 "validation part has no row" --data "$W/sums.txt" --rows $new
+rm -f "$W/sums.txt"
+state > "$W/before"
+
 # --- Command lines that cannot be meant --------------------------------------------------------------
 data="--data $W/text.txt"
 bad "--heads 5 --channels 128" 2 heads $data --heads 5 --channels 128 --out "$W/new"
@@ -145,6 +153,11 @@ bad "an option of another command: info" 2 --prompt info --prompt hello
 bad "an unknown preset" 2 --preset $data --preset mega
 bad "an unknown schedule" 2 --schedule $data --schedule cos
 bad "an unknown part" 2 --split eval --model "$W/good" $data --split training
+bad "--answer-after without --rows" 2 --rows $data --answer-after = --out "$W/new"
+bad "--answer-after with a word" 2 --answer-after $data --rows --answer-after is --out "$W/new"
+bad "--rows with a value" 2 --rows $data --rows=1 --out "$W/new"
+bad "a prompt of two rows" 2 --prompt generate --model "$W/good" --rows --prompt 'one
+two'
 bad "generate without a model" 2 --model generate
 bad "eval without a model" 2 --model eval $data
 bad "another shape for a model that has one" 2 --layers $data --init "$W/good" --layers 2 --out "$W/new"

@@ -159,7 +159,7 @@ static void model_open(void *argument) {
         gpt->config.context < 1000) {
         Cache *cache = cache_create(&gpt->config);
         uint32_t prompt = 0;
-        Sampling sampling = {1.0, 0, 1.0};
+        Sampling sampling = {1.0, 0, 1.0, false};
         text_generate(gpt, cache, tokenizer, &prompt, 1, 10, &sampling, 1, stdout);
         cache_destroy(cache);
     }
