@@ -1978,7 +1978,7 @@ static const char usage_text[] =
     "  info     describes a vocabulary; with FILE, what a smaller or larger one would do\n"
     "  show     cuts a text into its tokens and shows the merges that build each of them\n"
     "\n"
-    "  --model DIR  a folder as Hugging Face writes it for GPT-2: with tokenizer.json, or with\n"
+    "  --model DIR  a folder as Hugging Face writes it for GPT-2: tokenizer.json, or\n"
     "               merges.txt and vocab.json\n"
     "  --vocab N    number of tokens, 256 to 16777216\n"
     "  --out DIR    where the learned tokenizer goes\n"
