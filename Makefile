@@ -53,6 +53,9 @@ test: build/train build/train-plain $(TESTS)
 check-portability: # compilers, libraries and machines that are at hand; prints a table
 	sh dev/portability.sh
 
+check-static: # analysers of the source, valgrind and the thread sanitizer on a short run
+	sh dev/static.sh
+
 # The rest needs Python and the packages of dev/requirements.txt.
 check-reference: # PyTorch makes the reference tensors again
 	$(PYTHON) dev/reference/generate.py --check
@@ -126,5 +129,5 @@ fuzz-files: | build # ten minutes for each reader
 clean:
 	rm -rf build train tokenizer
 
-.PHONY: all debug run test attack check-reference check-tokenizer check-huggingface check-portability \
+.PHONY: all debug run test attack check-reference check-tokenizer check-huggingface check-portability check-static \
         check-faults bench reproduce report book check-book fuzz-tokenizer fuzz-files clean

@@ -468,6 +468,16 @@ char *json_quote(const char *text) {
     return out;
 }
 
+/* Steps over an object.  values[i] becomes a reader of what stands behind keys[i], or one whose
+ * text is NULL where there is no such key. */
+static void json_members(Json *j, const char *const *keys, Json *values, size_t count) {
+    char key[1024];
+    for (size_t i = 0; i < count; i++) values[i] = (Json){.name = j->name};
+    for (json_enter(j, '{'); json_key(j, key, sizeof key); json_skip(j))
+        for (size_t i = 0; i < count; i++)
+            if (strcmp(key, keys[i]) == 0) values[i] = *j;
+}
+
 /* Nothing but blanks may follow. */
 void json_end(Json *j) {
     if (json_peek(j) != -1) json_fail(j, "the end of the text");
@@ -1603,12 +1613,14 @@ Tokenizer *tokenizer_learn(const unsigned char *text, size_t bytes, size_t vocab
  *
  * DIR/vocab.json is {"token": id, ...} and DIR/merges.txt has a line "left right" for each
  * merge, oldest first; tokens are written in the letters of section 2.  Hugging Face keeps
- * GPT-2's tokenizer in these two files, so its programs open what is saved here, and we what
- * they saved.
+ * GPT-2's tokenizer in these two files, so its programs open what is saved here.  What they
+ * save themselves is one file, DIR/tokenizer.json, which is read here as well.
  * ====================================================================================== */
 
 void tokenizer_save(const Tokenizer *t, const char *folder) {
     char *path = text_format("%s/vocab.json", folder);
+    bool held = files_held;
+    files_hold();
     FileWriter file = file_create(path);
     free(path);
     for (size_t id = 0; id < t->vocab; id++) {
@@ -1638,6 +1650,10 @@ void tokenizer_save(const Tokenizer *t, const char *folder) {
         free(line);
     }
     file_commit(&file);
+    path = text_format("%s/tokenizer.json", folder);
+    if (access(path, F_OK) == 0) file_drop(path); /* it would be read in place of the two */
+    free(path);
+    if (!held) files_release();
 }
 
 /* Turns letters back into bytes; returns how many, or 0 if that cannot be. */
@@ -1660,111 +1676,162 @@ static size_t letters_read(const unsigned char *text, size_t size, unsigned char
     return count;
 }
 
-/* Reads the tokens of a vocab.json into `t`, in the order of their ids. */
-static void vocabulary_parse(Tokenizer *t, Bytes text, const char *name) {
-    enum { KEY_MAX = 2 * TOKEN_BYTES_MAX + 1 }; /* a letter has at most two bytes */
-    Json j = {text.data, text.size, 0, name, true};
+enum { KEY_MAX = 2 * TOKEN_BYTES_MAX + 1 }; /* of a token in letters of at most two bytes */
+
+/* Tokens with their ids, in the order of a file. */
+typedef struct {
+    Strings tokens;
+    uint32_t *ids;
+    size_t capacity;
+} Vocabulary;
+
+static void vocabulary_destroy(Vocabulary *v) {
+    strings_destroy(&v->tokens);
+    free(v->ids);
+}
+
+/* `j` is for messages, `again` says that the token may be there already, with the same id. */
+static void vocabulary_add(Vocabulary *v, const unsigned char *token, size_t bytes, size_t id,
+                           const Json *j, bool again) {
+    if (id >= VOCAB_MAX)
+        die("%s: byte %zu: id %zu is out of range, %d is the limit", j->name, j->at, id,
+            VOCAB_MAX - 1);
+    size_t before = v->tokens.count, number = strings_add(&v->tokens, token, bytes);
+    if (number < before && !(again && v->ids[number] == id))
+        die("%s: byte %zu: this token stands there twice", j->name, j->at);
+    v->ids = array_grow(v->ids, &v->capacity, before, sizeof *v->ids);
+    v->ids[number] = (uint32_t)id;
+}
+
+/* Reads {"token": id, ...}.  The tokens in `added` are written as they are, not in letters. */
+static void vocabulary_parse(Vocabulary *v, Json *j, const Vocabulary *added) {
     char *key = memory_allocate(KEY_MAX, 1);
-    Strings found = {0};    /* in the order of the file */
-    uint32_t *ids = NULL;   /* their ids */
-    size_t capacity = 0;
-    json_enter(&j, '{');
-    while (json_key(&j, key, KEY_MAX)) {
-        size_t at = j.at, id = json_size(&j);
-        size_t bytes = letters_read((unsigned char *)key, strlen(key), (unsigned char *)key);
+    unsigned char *token = memory_allocate(KEY_MAX, 1);
+    for (json_enter(j, '{'); json_key(j, key, KEY_MAX);) {
+        size_t length = strlen(key), id = json_size(j);
+        uint32_t raw = strings_find(&added->tokens, (unsigned char *)key, length);
+        size_t bytes = raw != NONE && added->ids[raw] == id
+                           ? (memcpy(token, key, length), length)
+                           : letters_read((unsigned char *)key, length, token);
         if (!bytes)
-            die("%s: byte %zu: this token is not made of GPT-2's letters for bytes", name, at);
-        if (id >= VOCAB_MAX)
-            die("%s: byte %zu: id %zu is out of range, %d is the limit", name, at, id,
-                VOCAB_MAX - 1);
-        if (strings_add(&found, (unsigned char *)key, bytes) + (size_t)1 < found.count ||
-            found.times[found.count - 1] > 1)
-            die("%s: byte %zu: this token stands there twice", name, at);
-        if (found.count > capacity) {
-            capacity = 2 * found.count + 512;
-            ids = memory_resize(ids, capacity, sizeof *ids);
-        }
-        ids[found.count - 1] = (uint32_t)id;
+            die("%s: byte %zu: this token is not made of GPT-2's letters for bytes", j->name,
+                j->at);
+        vocabulary_add(v, token, bytes, id, j, false);
     }
-    if (json_peek(&j) != -1) json_fail(&j, "the end of the file");
-    uint32_t *order = memory_allocate(found.count, sizeof *order); /* from id to number + 1 */
+    free(token);
+    free(key);
+}
+
+/* Gives `t`, which has none, these tokens in the order of their ids. */
+static void vocabulary_take(Tokenizer *t, Vocabulary *v, const char *name) {
+    Strings *tokens = &v->tokens;
+    uint32_t *order = memory_allocate(tokens->count, sizeof *order); /* id to number + 1 */
     bool sorted = true;
-    for (size_t i = 0; i < found.count; i++) {
-        if (ids[i] >= found.count)
+    for (size_t i = 0; i < tokens->count; i++) {
+        uint32_t id = v->ids[i];
+        if (id >= tokens->count)
             die("%s: id %u is out of range: %zu tokens must have the ids 0 to %zu", name,
-                (unsigned)ids[i], found.count, found.count - 1);
-        if (order[ids[i]]) die("%s: two tokens have the id %u", name, (unsigned)ids[i]);
-        order[ids[i]] = (uint32_t)i + 1;
-        sorted &= ids[i] == i;
+                (unsigned)id, tokens->count, tokens->count - 1);
+        if (order[id]) die("%s: two tokens have the id %u", name, (unsigned)id);
+        order[id] = (uint32_t)i + 1;
+        sorted &= id == i;
     }
-    for (size_t id = 0; !sorted && id < found.count; id++) {
+    for (size_t id = 0; !sorted && id < tokens->count; id++) {
         size_t i = order[id] - 1;
-        strings_add(&t->tokens, found.bytes + found.start[i],
-                    found.start[i + 1] - found.start[i]);
+        strings_add(&t->tokens, tokens->bytes + tokens->start[i],
+                    tokens->start[i + 1] - tokens->start[i]);
     }
-    if (sorted) t->tokens = found; /* the usual case: nothing is to be moved */
-    else strings_destroy(&found);
+    if (sorted) { /* the usual case: nothing is to be moved */
+        t->tokens = *tokens;
+        *tokens = (Strings){0};
+    }
     t->vocab = t->tokens.count;
     for (int byte = 0; byte < 256; byte++)
         t->id_of_byte[byte] =
             strings_find(&t->tokens, &(unsigned char){(unsigned char)byte}, 1);
     free(order);
-    free(ids);
-    free(key);
+    vocabulary_destroy(v);
+}
+
+/* Merges as they are read, oldest first. */
+typedef struct {
+    Tokenizer *t;
+    const char *name, *unit; /* for messages: the file, and what is counted there */
+    size_t number;
+    bool fixed, *built;      /* t has its vocabulary; what bytes and merges build of it */
+    unsigned char *joined;   /* room for the bytes of both parts */
+} MergeReader;
+
+static MergeReader merges_begin(Tokenizer *t, const char *name, const char *unit, bool fixed) {
+    MergeReader r = {t, name, unit, 0, fixed, memory_allocate(fixed ? t->vocab : 0, 1),
+                     memory_allocate(2 * TOKEN_BYTES_MAX, 1)};
+    for (int byte = 0; byte < 256; byte++)
+        if (fixed && t->id_of_byte[byte] != NONE) r.built[t->id_of_byte[byte]] = true;
+    return r;
+}
+
+static void merges_next(MergeReader *r, const unsigned char *left_text, size_t left_size,
+                        const unsigned char *right_text, size_t right_size) {
+    Tokenizer *t = r->t;
+    size_t a = letters_read(left_text, left_size, r->joined);
+    size_t b = a ? letters_read(right_text, right_size, r->joined + a) : 0;
+    if (!b)
+        die("%s: %s %zu: expected two tokens in GPT-2's letters and one blank between them",
+            r->name, r->unit, r->number);
+    if (a + b > TOKEN_BYTES_MAX)
+        die("%s: %s %zu: a token of %zu bytes: %d is the limit", r->name, r->unit, r->number,
+            a + b, TOKEN_BYTES_MAX);
+    uint32_t left = strings_find(&t->tokens, r->joined, a);
+    uint32_t right = strings_find(&t->tokens, r->joined + a, b);
+    bool left_good = left != NONE && (!r->fixed || r->built[left]);
+    if (!left_good || right == NONE || (r->fixed && !r->built[right]))
+        die("%s: %s %zu: the %s token is neither a byte of the vocabulary nor built by a %s "
+            "above",
+            r->name, r->unit, r->number, left_good ? "right" : "left", r->unit);
+    uint32_t result = strings_find(&t->tokens, r->joined, a + b);
+    if (result == NONE && r->fixed)
+        die("%s: %s %zu: what it builds is not in the vocabulary", r->name, r->unit, r->number);
+    if (result == NONE) result = token_add(t, r->joined, a + b);
+    else if (r->fixed) r->built[result] = true;
+    uint32_t ranks = (uint32_t)t->merges.count;
+    if (merge_add(t, left, right, result) < ranks)
+        die("%s: %s %zu: this merge stands there twice", r->name, r->unit, r->number);
+    if (t->merges.count >= VOCAB_MAX)
+        die("%s: %s %zu: more than %d merges", r->name, r->unit, r->number, VOCAB_MAX - 1);
+}
+
+/* "left right" in one string */
+static void merges_next_joined(MergeReader *r, const unsigned char *text, size_t size) {
+    const unsigned char *blank = size ? memchr(text, ' ', size) : NULL;
+    size_t left = blank ? (size_t)(blank - text) : 0;
+    merges_next(r, text, left, text + left + 1, blank ? size - left - 1 : 0);
+}
+
+static void merges_end(MergeReader *r) { /* what nothing has built is special */
+    Tokenizer *t = r->t;
+    for (size_t id = 0; r->fixed && id < t->vocab; id++) {
+        if (r->built[id]) continue;
+        t->specials = memory_resize(t->specials, t->special_count + 1, sizeof *t->specials);
+        t->specials[t->special_count++] = (uint32_t)id;
+    }
+    free(r->built);
+    free(r->joined);
 }
 
 /* Reads a merges.txt.  Without a vocabulary (`fixed` is false) each line adds its token. */
 static void merges_parse(Tokenizer *t, Bytes text, const char *name, bool fixed) {
-    unsigned char *joined = memory_allocate(2 * TOKEN_BYTES_MAX, 1);
-    bool *built = memory_allocate(fixed ? t->vocab : 0, sizeof *built);
-    for (int byte = 0; byte < 256; byte++)
-        if (fixed && t->id_of_byte[byte] != NONE) built[t->id_of_byte[byte]] = true;
+    MergeReader r = merges_begin(t, name, "line", fixed);
     const unsigned char *line = text.data, *end = text.data + text.size;
-    for (size_t number = 1; line < end; number++) {
+    for (r.number = 1; line < end; r.number++) {
         const unsigned char *stop = memchr(line, '\n', (size_t)(end - line));
         const unsigned char *next = stop ? stop + 1 : end;
         if (!stop) stop = end;
         if (stop > line && stop[-1] == '\r') stop--;
-        if (number == 1 && stop - line >= 8 && memcmp(line, "#version", 8) == 0) {
-            line = next;
-            continue;
-        }
-        const unsigned char *blank = memchr(line, ' ', (size_t)(stop - line));
-        size_t a = blank ? letters_read(line, (size_t)(blank - line), joined) : 0;
-        size_t b = a ? letters_read(blank + 1, (size_t)(stop - blank - 1), joined + a) : 0;
-        if (!b)
-            die("%s: line %zu: expected two tokens in GPT-2's letters and one blank between "
-                "them",
-                name, number);
-        if (a + b > TOKEN_BYTES_MAX)
-            die("%s: line %zu: a token of %zu bytes: %d is the limit", name, number, a + b,
-                TOKEN_BYTES_MAX);
-        uint32_t left = strings_find(&t->tokens, joined, a);
-        uint32_t right = strings_find(&t->tokens, joined + a, b);
-        if (left == NONE || right == NONE || (fixed && !(built[left] && built[right])))
-            die("%s: line %zu: the %s token is neither a byte of the vocabulary nor built by a "
-                "line "
-                "above",
-                name, number, left == NONE || (fixed && !built[left]) ? "left" : "right");
-        uint32_t result = strings_find(&t->tokens, joined, a + b);
-        if (result == NONE && fixed)
-            die("%s: line %zu: what it builds is not in vocab.json", name, number);
-        if (result == NONE) result = token_add(t, joined, a + b);
-        else if (fixed) built[result] = true;
-        uint32_t ranks = (uint32_t)t->merges.count;
-        if (merge_add(t, left, right, result) < ranks)
-            die("%s: line %zu: this merge stands there twice", name, number);
-        if (t->merges.count >= VOCAB_MAX)
-            die("%s: line %zu: more than %d merges", name, number, VOCAB_MAX - 1);
+        if (r.number > 1 || stop - line < 8 || memcmp(line, "#version", 8) != 0)
+            merges_next_joined(&r, line, (size_t)(stop - line));
         line = next;
     }
-    for (size_t id = 0; fixed && id < t->vocab; id++) {
-        if (built[id]) continue;
-        t->specials = memory_resize(t->specials, t->special_count + 1, sizeof *t->specials);
-        t->specials[t->special_count++] = (uint32_t)id;
-    }
-    free(built);
-    free(joined);
+    merges_end(&r);
 }
 
 /* A tokenizer from the contents of the two files; vocab.data may be NULL. */
@@ -1772,22 +1839,122 @@ static Tokenizer *tokenizer_parse(Bytes vocab, const char *vocab_name, Bytes mer
                                   const char *merges_name) {
     Tokenizer *t = vocab.data ? tokenizer_new() : tokenizer_create(NULL, 0);
     classes_prepare();
-    if (vocab.data) vocabulary_parse(t, vocab, vocab_name);
+    if (vocab.data) {
+        Vocabulary v = {0};
+        Json j = {vocab.data, vocab.size, 0, vocab_name, true};
+        vocabulary_parse(&v, &j, &(Vocabulary){0});
+        json_end(&j);
+        vocabulary_take(t, &v, vocab_name);
+    }
     merges_parse(t, merges, merges_name, vocab.data != NULL);
     return t;
 }
 
-/* Reads the folder that tokenizer_save() or Hugging Face wrote.  Without a vocab.json the
+/* Reads [{"id": ..., "content": ..., ...}, ...]: tokens as they stand in a text. */
+static void added_parse(Vocabulary *v, Json *j) {
+    static const char *const keys[] = {"id", "content"};
+    char *content = memory_allocate(TOKEN_BYTES_MAX + 1, 1);
+    for (json_enter(j, '['); json_more(j, ']');) {
+        Json values[2];
+        json_members(j, keys, values, 2);
+        if (!values[0].text || !values[1].text)
+            die("%s: byte %zu: an added token without id or content", j->name, j->at);
+        size_t id = json_size(&values[0]);
+        size_t bytes = json_string(&values[1], content, TOKEN_BYTES_MAX + 1);
+        if (!bytes) die("%s: byte %zu: an added token without a byte", j->name, j->at);
+        vocabulary_add(v, (unsigned char *)content, bytes, id, j, false);
+    }
+    free(content);
+}
+
+/* A tokenizer.json can describe tokenizers of many other kinds.  Where a setting is not as
+ * GPT-2 has it, ids would differ from those of the programs that wrote it: it is refused. */
+static void settings_check(Json *object, const char *const *keys, const char *const *meant,
+                           size_t count) {
+    Json value[8];
+    assert(count <= 8);
+    json_members(object, keys, value, count);
+    for (size_t i = 0; i < count; i++)
+        if (value[i].text && !json_word(&value[i], meant[i]) && !json_word(&value[i], "null"))
+            die("%s: byte %zu: %s is not %s: only tokenizers of GPT-2's kind can be read",
+                object->name, value[i].at, keys[i], meant[i]);
+}
+
+/* A tokenizer from the contents of a tokenizer.json. */
+static Tokenizer *tokenizer_json_parse(Bytes text, const char *name) {
+    static const char *const parts[] = {"pre_tokenizer", "model", "added_tokens", "normalizer"};
+    static const char *const lists[] = {"vocab", "merges"};
+    static const char *const cutting[] = {"type", "add_prefix_space", "use_regex"},
+                      *const cutting_meant[] = {"\"ByteLevel\"", "false", "true"};
+    static const char *const merging[] = {"type", "dropout", "byte_fallback", "ignore_merges",
+                                          "continuing_subword_prefix", "end_of_word_suffix"},
+                      *const merging_meant[] = {"\"BPE\"", "null", "false", "false", "\"\"",
+                                                "\"\""};
+    Json j = {text.data, text.size, 0, name, true}, part[4], list[2], copy;
+    json_members(&j, parts, part, 4);
+    json_end(&j);
+    for (int i = 0; i < 2; i++)
+        if (!part[i].text || json_word(&part[i], "null")) die("%s: has no %s", name, parts[i]);
+    if (part[3].text && !json_word(&part[3], "null"))
+        die("%s: byte %zu: has a normalizer: only tokenizers of GPT-2's kind can be read", name,
+            part[3].at);
+    settings_check(&part[0], cutting, cutting_meant, 3);
+    copy = part[1];
+    settings_check(&copy, merging, merging_meant, 6);
+    json_members(&part[1], lists, list, 2);
+    for (int i = 0; i < 2; i++)
+        if (!list[i].text) die("%s: its model has no %s", name, lists[i]);
+
+    Vocabulary added = {0}, v = {0};
+    if (part[2].text) added_parse(&added, &part[2]);
+    vocabulary_parse(&v, &list[0], &added);
+    for (size_t i = 0; i < added.tokens.count; i++)
+        vocabulary_add(&v, added.tokens.bytes + added.tokens.start[i],
+                       added.tokens.start[i + 1] - added.tokens.start[i], added.ids[i],
+                       &part[2], true);
+    vocabulary_destroy(&added);
+    Tokenizer *t = tokenizer_new();
+    classes_prepare();
+    vocabulary_take(t, &v, name);
+
+    MergeReader r = merges_begin(t, name, "merge", true);
+    char *left = memory_allocate(2 * KEY_MAX, 1), *right = memory_allocate(KEY_MAX, 1);
+    Json *m = &list[1];
+    for (json_enter(m, '['); json_more(m, ']');) { /* ["left", "right"], or "left right" */
+        r.number++;
+        if (json_peek(m) == '"') {
+            size_t size = json_string(m, left, 2 * KEY_MAX);
+            merges_next_joined(&r, (unsigned char *)left, size);
+            continue;
+        }
+        json_enter(m, '[');
+        size_t a = json_more(m, ']') ? json_string(m, left, KEY_MAX) : 0;
+        size_t b = a && json_more(m, ']') ? json_string(m, right, KEY_MAX) : 0;
+        if (!b || json_more(m, ']')) json_fail(m, "a list of two tokens");
+        merges_next(&r, (unsigned char *)left, a, (unsigned char *)right, b);
+    }
+    merges_end(&r);
+    free(left);
+    free(right);
+    return t;
+}
+
+/* Reads the folder that tokenizer_save() or Hugging Face wrote.  With merges.txt alone the
  * vocabulary is the 256 bytes and what the merges build, in this order.  The caller calls
  * tokenizer_destroy(). */
 Tokenizer *tokenizer_load(const char *folder) {
+    char *json_path = text_format("%s/tokenizer.json", folder);
     char *vocab_path = text_format("%s/vocab.json", folder);
     char *merges_path = text_format("%s/merges.txt", folder);
-    Bytes merges = file_read(merges_path), vocab = {NULL, 0};
-    if (access(vocab_path, F_OK) == 0) vocab = file_read(vocab_path);
-    Tokenizer *t = tokenizer_parse(vocab, vocab_path, merges, merges_path);
+    Bytes first, vocab = {NULL, 0}; /* tokenizer.json or merges.txt */
+    bool one = access(json_path, F_OK) == 0;
+    first = file_read(one ? json_path : merges_path);
+    if (!one && access(vocab_path, F_OK) == 0) vocab = file_read(vocab_path);
+    Tokenizer *t = one ? tokenizer_json_parse(first, json_path)
+                       : tokenizer_parse(vocab, vocab_path, first, merges_path);
     free(vocab.data);
-    free(merges.data);
+    free(first.data);
+    free(json_path);
     free(vocab_path);
     free(merges_path);
     return t;
@@ -1811,7 +1978,8 @@ static const char usage_text[] =
     "  info     describes a vocabulary; with FILE, what a smaller or larger one would do\n"
     "  show     cuts a text into its tokens and shows the merges that build each of them\n"
     "\n"
-    "  --model DIR  a folder with merges.txt and vocab.json, as Hugging Face writes for GPT-2\n"
+    "  --model DIR  a folder as Hugging Face writes it for GPT-2: with tokenizer.json, or with\n"
+    "               merges.txt and vocab.json\n"
     "  --vocab N    number of tokens, 256 to 16777216\n"
     "  --out DIR    where the learned tokenizer goes\n"
     "  --verbose    prints each merge with its count as it is learned\n"

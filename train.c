@@ -2316,9 +2316,9 @@ void safetensors_close(SafeTensors *file) {
 }
 
 static const SafeTensor *safetensors_row(const SafeTensors *file, const char *name) {
-    SafeTensor key;
+    SafeTensor key = {.rank = 0};
     if (!file->count || strlen(name) >= sizeof key.name) return NULL;
-    strcpy(key.name, name);
+    memcpy(key.name, name, strlen(name) + 1);
     return bsearch(&key, file->tensors, file->count, sizeof key, safetensor_compare_name);
 }
 
@@ -3505,7 +3505,7 @@ static void kept_trim(const char *out, size_t keep) {
     char end;
     DIR *folder = opendir(out);
     for (struct dirent *entry; folder && (entry = readdir(folder));)
-        if (sscanf(entry->d_name, "step-%" SCNu64 "%c", &step, &end) == 1) {
+        if (sscanf(entry->d_name, "step-%19" SCNu64 "%c", &step, &end) == 1) {
             steps = memory_resize(steps, count + 1, sizeof *steps);
             steps[count++] = step;
         }

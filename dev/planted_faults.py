@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Breaks train.c on purpose, one change at a time, and shows that the tests notice every one.
+"""Breaks train.c and tokenizer.c on purpose, one change at a time, and shows that the tests notice every one.
 
     python3 dev/planted_faults.py                 all faults, two at a time; some minutes
     python3 dev/planted_faults.py layernorm 17    those whose row holds a word, or by number
@@ -7,7 +7,7 @@
     python3 dev/planted_faults.py --jobs 4        more at a time
 
 A test that cannot fail proves nothing.  Each row below is a mistake that a person could make while typing
-train.c: a sign, a factor, an index, a missing term.  The changed file is compiled with each test program,
+these files: a sign, a factor, an index, a missing term.  The changed file is compiled with each test program,
 in a folder of its own, until a check fails; that check is printed.  A fault that no test notices is MISSED, and
 the script ends with status 1.  So it does when a row's old text is not found exactly once: then the table has
 fallen behind the code.  Before all that, the unchanged program must pass every test.
@@ -35,6 +35,9 @@ LIMIT = 120  # seconds for one test program: a fault may also make it run for ev
 
 # The test programs, in the order in which they are tried unless a row says otherwise.
 TESTS = ["kernels", "model", "text", "sampling", "files", "training", "resume"]
+
+# Faults of tokenizer.c are tried with its own program, which none of the others needs.
+Z = "tokenizer"
 
 # A row: the function (or table) in which the change is made, the old text, the new text, what it breaks, and the
 # test programs that are tried first.  Blanks and line breaks in the old text stand for any blanks and line breaks.
@@ -386,6 +389,79 @@ FAULTS = [
     ("run_train", "learning_rate(&run->schedule, step)", "learning_rate(&run->schedule, 0)", "the schedule stands still", [R]),
 ]
 
+# The same for tokenizer.c.
+TOKENIZER_FAULTS = [
+    ("heap_push_pair", "(uint64_t)pair.left << 32 | pair.right}", "~((uint64_t)pair.left << 32 | pair.right)}",
+     "the largest of equally common pairs", [Z]),
+    ("item_less", "a.first == b.first ? a.second < b.second : a.first < b.first", "a.first < b.first",
+     "equally common pairs in no order", [Z]),
+    ("heap_replace", "heap->items[child + 1], heap->items[child]", "heap->items[child], heap->items[child + 1]",
+     "the larger child rises", [Z]),
+    ("heap_push", "heap->items[heap->count] = LARGEST;", "", "what lies behind the end is anything", [Z]),
+    ("place_leave", "chain->count -= l->times[place->piece];", "", "pairs that are gone count", [Z]),
+    ("place_join", "chain->count += l->times[place->piece];", "chain->count += 1;", "a piece counts once", [Z]),
+    ("place_join", "place->chain_before = chain->last;", "place->chain_before = chain->first;", "a chain out of order", [Z]),
+    ("place_merge", "if (place->before != NONE) place_join(l, place->before);", "", "the pair before is forgotten", [Z]),
+    ("merges_learn", "if (count < ~top.first) heap_push_pair(&heap, (Pair){left, right}, count);", "",
+     "a pair whose count fell is lost", [Z]),
+    ("piece_length", "return at == bytes || last == 0 ? at : last;", "return at;", "white space keeps its last blank", [Z]),
+    ("piece_length", "|| (a == 'l' && b == 'l')", "", "'ll is no ending", [Z]),
+    ("piece_length", "if (next == WHITE) step = 1;", "if (next == WHITE) step = 2;", "a blank before white space", [Z]),
+    ("class_read", "lead == 0xED ? 0x9F :", "", "halves of pairs are characters", [Z]),
+    ("class_read", "lead == 0xE0 ? 0xA0 :", "", "forms that are too long", [Z]),
+    ("text_cut", "if (class != WHITE || before + step != at) return at;", "return at;", "a cut within white space", [Z]),
+    ("piece_encode_plain", "if (rank < best)", "if (rank <= best && rank != NONE)", "the rightmost of equal ranks", [Z]),
+    ("piece_encode_short", "order[i] = rank == NONE ? NONE : rank << 8 | (uint32_t)i;",
+     "order[i] = rank == NONE ? NONE : rank << 8 | (uint32_t)(bytes - 1 - i);", "the rightmost of equal ranks", [Z]),
+    ("piece_encode_short", "if (rank != NONE) order[at] = rank << 8 | (uint32_t)at;", "",
+     "the pair behind a merge is forgotten", [Z]),
+    ("pair_wait", "p->parts[part].place[p->parts[part].count - 1] < at", "true", "runs in the order of arrival", [Z]),
+    ("pair_wait", "if (!behind || p->parts[part].count == PART_PLACES)", "if (!behind)", "a part overflows", [Z]),
+    ("pair_wait", "*end = part;", "", "a run goes on at its first part", [Z]),
+    ("pair_wait", "if (behind) p->parts[*end].next = part; else", "", "each part is a run, and the first of all is lost", [Z]),
+    ("pair_wait", "p->parts[part].first = p->parts[part].count = 0;", "p->parts[part].first = 0;",
+     "a part that is used again is not empty", [Z]),
+    ("pair_take", "if (p->t->run_end[*rank] == part) p->t->run_end[*rank] = NONE;", "",
+     "a run that was taken goes on", [Z]),
+    ("pair_take", "next = p->parts[part].next;", "next = NONE;", "a run ends with its first part", [Z]),
+    ("pair_take", "++p->parts[part].first == p->parts[part].count", "++p->parts[part].first == PART_PLACES",
+     "places behind the last one", [Z]),
+    ("piece_encode_long", "if (link->rank != rank) continue;", "if (link->after == NONE) continue;",
+     "pairs that are gone are merged", [Z]),
+    ("piece_encode_long", "gone->rank = NONE;", "", "a token that is gone is merged", [Z]),
+    ("piece_encode_long", "if (gone->after != NONE) p.links[gone->after].before = at;", "", "links back are stale", [Z]),
+    ("piece_encode_long", "if (link->before != NONE) pair_wait(&p, link->before);", "", "the pair before is forgotten", [Z]),
+    ("piece_encode_long", "bytes > NONE / 2", "bytes > (size_t)NONE * 2", "places beyond 32 bits", [Z]),
+    ("cache_key", "((unsigned char *)key)[23] = (unsigned char)bytes;", "", "pieces that differ in NULs are one", [Z]),
+    ("cache_key", "memcpy(keep, mask + 24 - bytes, 24);", "memcpy(keep, mask + 25 - bytes, 24);",
+     "the last byte of a piece does not count", [Z]),
+    ("text_encode", "if (count > CACHE_IDS) continue;", "if (count > CACHE_IDS + 2) continue;",
+     "more ids are kept than there is room for", [Z]),
+    ("text_encode_special", "size > longest &&", "(!longest || size < longest) &&", "the shortest special token", [Z]),
+    ("tokenizer_save", "if (*c == '\"' || *c == '\\\\')", "if (*c == '\"')", "a backslash that is not escaped", [Z]),
+    ("tokenizer_save", "if (access(path, F_OK) == 0) file_drop(path);", "", "another tokenizer stays in the folder", [Z]),
+    ("vocabulary_add", "!(again && v->ids[number] == id)", "!again", "an added token with two ids", [Z]),
+    ("vocabulary_add", "!(again && v->ids[number] == id)", "true", "an added token that the vocabulary has", [Z]),
+    ("vocabulary_parse", "raw != NONE && added->ids[raw] == id", "false", "added tokens in letters", [Z]),
+    ("vocabulary_take", "tokens->bytes + tokens->start[i], tokens->start[i + 1] - tokens->start[i]",
+     "tokens->bytes + tokens->start[id], tokens->start[id + 1] - tokens->start[id]", "ids in the order of the file", [Z]),
+    ("vocabulary_take", "if (order[id]) die(\"%s: two tokens have the id %u\", name, (unsigned)id);", "", "an id twice", [Z]),
+    ("merges_next", "left != NONE && (!r->fixed || r->built[left])", "left != NONE", "a part that nothing has built", [Z]),
+    ("merges_parse", "if (stop > line && stop[-1] == '\\r') stop--;", "", "line ends of Windows", [Z]),
+    ("settings_check", "!json_word(&value[i], meant[i]) &&", "false &&", "tokenizers of any kind", [Z]),
+    ("settings_check", "&& !json_word(&value[i], \"null\")", "", "settings that are null", [Z]),
+    ("tokenizer_json_parse", "if (!b || json_more(m, ']')) json_fail", "if (!b) json_fail", "a merge of three", [Z]),
+    ("tokenizer_json_parse", "if (part[2].text) added_parse(&added, &part[2]);", "", "added tokens are left out", [Z]),
+    ("raw_bytes", "t->vocab <= 65536 ? 2 : 4", "2", "ids that do not fit", [Z]),
+    ("run_encode", "(unsigned char)(id >> 8 * k)", "(unsigned char)(id >> 8 * (width - 1 - k))", "big-endian ids", [Z]),
+    ("reader_next", "memmove(r->text, r->text + r->bytes, r->filled);", "", "the text between two parts", [Z]),
+    ("pairs_slot", "pairs->items[*slot - 1].left == left && pairs->items[*slot - 1].right == right",
+     "pairs->items[*slot - 1].left == left", "any pair of the same left", [Z]),
+    ("strings_slot", "&& memcmp(s->bytes + s->start[i], data, bytes) == 0", "", "strings of one hash", [Z]),
+]
+FAULTS += TOKENIZER_FAULTS
+SOURCES = ["train.c", "tokenizer.c"]
+
 
 class Place(Exception):
     pass
@@ -405,6 +481,10 @@ def code_of(text, name):
                 continue  # a prototype, and the definition further down
             return match.start(), text.index("\n}", found.end()) + 2
     raise Place("there is no function or table %s" % name)
+
+
+def fault_source(fault):
+    return SOURCES[fault[4] == [Z]]
 
 
 def fault_plant(text, fault):
@@ -478,13 +558,13 @@ def tests_run(folder, tests, compiler):
     return None
 
 
-def folder_make(text):
-    """A copy of what the tests need, with `text` as train.c."""
+def folder_make(texts):
+    """A copy of what the tests need, with these texts in SOURCES."""
     folder = tempfile.mkdtemp(prefix="planted-")
     os.mkdir(os.path.join(folder, "build"))
-    with open(os.path.join(folder, "train.c"), "w") as file:
-        file.write(text)
-    shutil.copy(os.path.join(ROOT, "tokenizer.c"), folder)
+    for name, text in texts.items():
+        with open(os.path.join(folder, name), "w") as file:
+            file.write(text)
     os.symlink(os.path.join(ROOT, "tests", "reference"), os.path.join(folder, "reference"))
     os.mkdir(os.path.join(folder, "tests"))
     for name in os.listdir(os.path.join(ROOT, "tests")):
@@ -494,8 +574,11 @@ def folder_make(text):
     return folder
 
 
-def fault_try(text, fault, tests, compiler):
-    folder = folder_make(fault_plant(text, fault) if fault else text)
+def fault_try(texts, fault, tests, compiler):
+    if fault:
+        name = fault_source(fault)
+        texts = {**texts, name: fault_plant(texts[name], fault)}
+    folder = folder_make(texts)
     try:
         first = [test for test in fault[4] if test in tests] if fault else []
         return tests_run(folder, first + [test for test in tests if test not in first], compiler)
@@ -513,8 +596,10 @@ def main():
     if options.jobs < 1:
         parser.error("--jobs must be at least 1")
     compiler = os.environ.get("CC", "cc")
-    with open(os.path.join(ROOT, "train.c")) as file:
-        text = file.read()
+    texts = {}
+    for name in SOURCES:
+        with open(os.path.join(ROOT, name), encoding="utf-8") as file:
+            texts[name] = file.read()
     chosen = [(i + 1, fault) for i, fault in enumerate(FAULTS)
               if not options.words or str(i + 1) in options.words or
               any(not word.isdigit() and word in " ".join(fault[:4]) for word in options.words)]
@@ -531,7 +616,9 @@ def main():
     try:
         if not options.no_baseline:
             # Every test program on the unchanged file: a test that fails anyway would catch everything.
-            for test, result in zip(tests, pool.map(lambda t: fault_try(text, None, [t], compiler), tests)):
+            needed = (tests if any(fault[4] != [Z] for _, fault in chosen) else []) + \
+                     ([Z] if any(fault[4] == [Z] for _, fault in chosen) else [])
+            for test, result in zip(needed, pool.map(lambda t: fault_try(texts, None, [t], compiler), needed)):
                 if result:
                     print("FAIL  unchanged, %s: %s" % result)
                     failed += 1
@@ -544,7 +631,7 @@ def main():
 
         def attempt(row):
             try:
-                return fault_try(text, row[1], tests, compiler)
+                return fault_try(texts, row[1], [Z] if row[1][4] == [Z] else tests, compiler)
             except Place as problem:
                 return problem
 
@@ -555,7 +642,7 @@ def main():
             if isinstance(result, Place):
                 print("FAIL  %s the table does not fit the code: %s" % (row, result))
             elif result is None:
-                print("FAIL  %s MISSED by all of: %s" % (row, " ".join(tests)))
+                print("FAIL  %s MISSED by all of: %s" % (row, Z if fault[4] == [Z] else " ".join(tests)))
             elif result[0] == "compiler":
                 print("FAIL  %s does not compile: %s" % (row, result[1][:100]))
             else:

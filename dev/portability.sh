@@ -53,7 +53,7 @@ int main(void) { return omp_get_max_threads() < 1; }' > $out/omp.c
 row() {
     name=$1 compiler=$2 flags=$3 runner=$4 tests=$5
     wanted "$name" || return
-    dir=$out/$(echo "$name" | tr ' /' '__')
+    dir=$out/$(echo "$name" | tr -c 'a-zA-Z0-9\n-' _)
     log=$dir/log
     mkdir -p "$dir"
     : > "$log"

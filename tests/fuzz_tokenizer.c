@@ -3,10 +3,10 @@
  *     make fuzz-tokenizer
  *
  * The first byte of an input says what the rest is: a vocab.json and a merges.txt with a NUL
- * between them, a merges.txt alone, a text to learn from, or ids to decode; in the first three
- * a second NUL may begin a text.  What ends the program elsewhere (one line, exit status 1)
- * ends only the present input here (see fuzz.c).  What must hold is asserted: the fast ways
- * agree with the plain ones, and a text comes back from its ids.
+ * between them, a merges.txt alone, a text to learn from, or a tokenizer.json; in all but the
+ * third a NUL behind them may begin a text.  What ends the program elsewhere (one line, exit
+ * status 1) ends only the present input here (see fuzz.c).  What must hold is asserted: the
+ * fast ways agree with the plain ones, and a text comes back from its ids.
  */
 #include "fuzz.c"
 #define TOKENIZER_NO_MAIN
@@ -74,7 +74,7 @@ static Bytes part_next(const uint8_t **data, size_t *size) {
 }
 
 static void input_run(const uint8_t *data, size_t size) {
-    unsigned kind = *data++ % 4;
+    unsigned kind = *data++ % 5;
     size--;
     Tokenizer *t;
     if (kind == 3) { /* learn from the whole of it, in both ways */
@@ -91,6 +91,10 @@ static void input_run(const uint8_t *data, size_t size) {
             tokenizer_destroy(plain);
         }
         strings_destroy(&pieces);
+    } else if (kind == 4) {
+        Bytes text = part_next(&data, &size);
+        t = tokenizer_json_parse(text, "tokenizer.json");
+        free(text.data);
     } else {
         Bytes vocab = {NULL, 0}, merges;
         if (kind < 2) vocab = part_next(&data, &size);

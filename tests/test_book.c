@@ -651,7 +651,8 @@ static void number(const char *name, const double *computed, size_t count) {
         const char *e = memchr(at, 'e', (size_t)(end - at));
         double unit = pow(10, (dot ? -(double)((e ? e : end) - dot - 1) : 0) +
                                   (e ? strtod(e + 1, NULL) : 0));
-        good = good && fabs(computed[i] - printed) <= 0.5 * unit + 1e-6 * fabs(printed) + 1e-7;
+        double rounding = dot || e ? 1e-6 * fabs(printed) + 1e-7 : 0; /* of floats */
+        good = good && fabs(computed[i] - printed) <= 0.5 * unit + rounding;
         at = end;
     }
     good = good && at[strspn(at, " ")] == 0;

@@ -267,7 +267,7 @@ static void write_to_full_disk(void *argument) {
 static ssize_t stream_count(void *cookie, const char *data, size_t size) {
     (void)data;
     size_t *calls = cookie;
-    (*calls)++;
+    *calls += size > 0; /* musl flushes with a second, empty call */
     return (ssize_t)size;
 }
 

@@ -112,6 +112,17 @@ def check_page(text):
             and "data-code" in entries[slug]]
 
 
+def check_front():
+    listed = (ROOT / "doc" / "README.md").read_text(encoding="utf-8")
+    missing = [path.name for path in (ROOT / "doc").glob("*.md") if f"]({path.name})" not in listed]
+    check(missing == ["README.md"], f"doc/README.md lists every chapter {missing if len(missing) > 1 else ''}")
+    for front in (ROOT / "README.md", ROOT / "doc" / "README.md"):
+        links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", front.read_text(encoding="utf-8"))
+                 if not link.startswith("http")]
+        lost = [link for link in links if not (front.parent / link).exists()]
+        check(len(links) > 5 and not lost, f"{front.relative_to(ROOT)}: {len(links)} links lead to files {lost or ''}")
+
+
 class Browser:
     """Chromium, spoken to over a pipe (its --remote-debugging-pipe: JSON, each message ended by a zero byte)."""
 
@@ -271,6 +282,7 @@ def check_browser(program, page, slugs):
 def main():
     page = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "book" / "index.html"
     slugs = check_page(page.read_text(encoding="utf-8"))
+    check_front()
     program = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
     if program:
         check_browser(program, page, slugs)
