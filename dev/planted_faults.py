@@ -332,7 +332,7 @@ FAULTS = [
     ("decode_block", "cache->length + r, 1,", "r, 1,", "a query sees the last tokens only", [M]),
     ("gpt_decode", "weight_of(gpt, WPE, 0) + cache->length * C", "weight_of(gpt, WPE, 0)", "every token stands first", [M]),
     ("gpt_decode", "cache->x + (rows - 1) * C", "cache->x", "logits of the first token", [M]),
-    ("token_sample", "logits[v] > logits[best]", "logits[v] >= logits[best]", "of equals the last one", [S]),
+    ("logits_likeliest", "logits[v] > logits[best]", "logits[v] >= logits[best]", "of equals the last one", [S]),
     ("token_sample", "/ s->temperature)", "* s->temperature)", "the temperature turned around", [S]),
     ("token_sample", "n = s->top_k", "n = s->top_k + 1", "one token too many", [S]),
     ("token_sample", "sum < s->top_p * total", "sum < s->top_p", "top-p forgets what top-k left", [S]),
