@@ -3,6 +3,7 @@
 
     python3 dev/planted_faults.py                 all faults, two at a time; some minutes
     python3 dev/planted_faults.py layernorm 17    those whose row holds a word, or by number
+    python3 dev/planted_faults.py --part 3/8      every eighth
     python3 dev/planted_faults.py --list          the table
     python3 dev/planted_faults.py --jobs 4        more at a time
 
@@ -593,6 +594,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("words", nargs="*", help="numbers of rows, or words that a row must hold")
     parser.add_argument("--jobs", type=int, default=2, help="how many faults at a time (2)")
+    parser.add_argument("--part", metavar="I/N", default="0/1", help="every N-th row, from the I-th on: 0/8 to 7/8")
     parser.add_argument("--list", action="store_true", help="only show the table")
     parser.add_argument("--no-baseline", action="store_true", help="do not run the unchanged program first")
     options = parser.parse_args()
@@ -606,6 +608,10 @@ def main():
     chosen = [(i + 1, fault) for i, fault in enumerate(FAULTS)
               if not options.words or str(i + 1) in options.words or
               any(not word.isdigit() and word in " ".join(fault[:4]) for word in options.words)]
+    if not re.fullmatch(r"\d+/[1-9]\d*", options.part):
+        parser.error("--part must look like 3/8")
+    first, parts = map(int, options.part.split("/"))
+    chosen = [row for row in chosen if row[0] % parts == first % parts]
     if not chosen:
         parser.error("no row holds any of these words")
     if options.list:
