@@ -26,6 +26,13 @@
 #ifndef TOKENIZER_C
 #define TOKENIZER_C
 
+#if __SIZEOF_POINTER__ < 8
+#error "This needs a 64-bit system: sizes of texts and models do not fit into 32 bits."
+#endif
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "This needs a little-endian system: files are read and written as numbers lie in memory."
+#endif
+
 #ifndef _POSIX_C_SOURCE
 #define _POSIX_C_SOURCE 200809L
 #endif
@@ -1963,7 +1970,7 @@ static const char usage_text[] =
     "  info     describes a vocabulary; with FILE, what a smaller or larger one would do\n"
     "  show     cuts a text into its tokens and shows the merges that build each of them\n"
     "\n"
-    "  --model DIR  a folder as Hugging Face writes it for GPT-2: with tokenizer.json, or with\n"
+    "  --model DIR  a folder as Hugging Face writes it for GPT-2: tokenizer.json, or\n"
     "               merges.txt and vocab.json\n"
     "  --vocab N    number of tokens, 256 to 16777216\n"
     "  --out DIR    where the learned tokenizer goes\n"

@@ -3,6 +3,7 @@
 
     python3 dev/planted_faults.py                 all faults, two at a time; some minutes
     python3 dev/planted_faults.py layernorm 17    those whose row holds a word, or by number
+    python3 dev/planted_faults.py --part 3/8      every eighth
     python3 dev/planted_faults.py --list          the table
     python3 dev/planted_faults.py --jobs 4        more at a time
 
@@ -47,23 +48,48 @@ FAULTS = [
     ("random_normal", "2 * index + 1", "2 * index", "angle and length are the same draw", [T]),
     ("random_permutation", "round < 4", "round < 1", "the shuffle hardly shuffles", [T]),
     ("random_permutation", "while (i >= N)", "while (i > N)", "the shuffle reaches N", [T]),
-    ("corpus_split", "(1.0 - validation - test)", "(1.0 - validation)", "the test part has moved", [T]),
+    ("corpus_split", "(1.0 - validation - test) + 1e-6", "(1.0 - validation) + 1e-6", "the test part has moved", [T]),
     ("corpus_split", "if (test == 0) test_start = corpus->count;", "", "a test part that nobody asked for", [T]),
-    ("window_start", "source->split->count - source->T - 1", "source->split->count - source->T",
+    ("window_start", "split->count - T - 1", "split->count - T",
      "the last target lies beyond the split", [T]),
     ("window_start", "RANDOM_ORDER), epoch)", "RANDOM_ORDER), 0)", "every epoch has the same order", [T]),
-    ("window_start", "number % windows, windows) * source->T", "number % windows, windows) * (source->T - 1)",
+    ("window_start", "number % windows, windows) * T", "number % windows, windows) * (source->T - 1)",
      "windows overlap", [T]),
     ("window_start", "% (slack + 1)", "% (slack + 2)", "the cut moves too far", [T]),
     ("window_start", "step * source->batch + i", "step + i", "steps share their sequences", [T]),
     ("window_start", "% (last + 1)", "% (last + 2)", "a random window reaches beyond the split", [T]),
-    ("batch_read", "(int32_t)window[t + 1]", "(int32_t)window[t]", "targets are not shifted", [T]),
+    ("window_start", "split->rows ? split->row_count - 1", "split->rows ? split->row_count", "a row behind the last one", [T]),
+    ("window_start", "split->rows ? 1 : source->T", "source->T", "rows are drawn as if they were windows", [T]),
+    ("sequence_read", "(int32_t)split->tokens[place + 1]", "(int32_t)split->tokens[place]", "targets are not shifted", [T]),
+    ("sequence_read", "tokens[place < end ? place : start]", "tokens[place]", "behind a row stands the next one", [T]),
+    ("sequence_read", "place < end && place + 1 >= answer", "place + 1 >= answer", "padding weighs in the loss", [T]),
+    ("sequence_read", "place + 1 >= answer", "place >= answer", "the first token of an answer weighs nothing", [T]),
+    ("sequence_read", "row ? row->answer : at + 1", "at + 1", "the prompt of a row weighs in the loss", [T]),
+    ("corpus_rows", "mark + 1 : line", "mark : line", "a prompt without its last character", [T]),
+    ("corpus_rows", "length > T", "length > T + 1", "a row that is too long", [T]),
+    ("corpus_rows", "if (!next) next = end;", "if (!next) break;", "the last line is lost", [T]),
+    ("corpus_split", "(1.0 - validation - test) + 0.5)", "(1.0 - validation - test) + 1e-6)", "999 rows of 1,000", [T]),
+    ("corpus_split", "last->start - first->start", "last->start", "tokens of all rows before, too", [T]),
+    ("batch_targets", "- row->answer + 1", "- row->start", "prompts are counted", [R, T]),
+    ("batch_targets", "window_start(source, step, i)", "window_start(source, 0, i)", "the count of another step", [T]),
     ("batch_read", "mine + first + b", "first + b", "all ranks read the same", [T]),
     ("batch_read", "mine + first + b", "mine + b", "all micro-batches read the same", [T]),
     ("text_collect", "qsort(names, count, sizeof *names, name_compare)", "(void)name_compare", "files in no order", [T]),
     ("text_collect", "if (entry->d_name[0] == '.') continue;",
      "if (!strcmp(entry->d_name, \".\") || !strcmp(entry->d_name, \"..\")) continue;", "hidden files are read", [T]),
     ("text_collect", "&& !S_ISLNK(status.st_mode)", "", "links are followed, also in a circle", [T]),
+    ("tokens_append", "id >= vocab", "id > vocab", "an id one too large", [T]),
+    ("tokens_append", "vocab <= 65536 ? 2 : 4", "vocab < 65536 ? 2 : 4", "the width of raw ids", [T]),
+    ("tokens_append", "!= TOKEN_FORMS[form].version", "== 0", "any version", [T]),
+    ("tokens_append", "bytes_number(file.data + 8, 4) != (file.size - at) / width",
+     "bytes_number(file.data + 8, 4) > (file.size - at) / width", "tokens behind those that the header counts", [T]),
+    ("tokens_append", "if ((file.size - at) % width)", "if (0)", "half a token at the end", [T]),
+    ("tokens_part", "letters == strlen(WORDS[part]) &&", "", "a part in half a word", [T]),
+    ("tokens_part", "slash ? slash + 1 : path", "path", "the folder's name tells the part", [T]),
+    ("tokens_collect", "named && tokens_part(paths[i]) == SPLITS", "0", "a file of no part is left out", [T]),
+    ("corpus_split", "train_end = parts[SPLIT_TRAIN];", "", "parts that files made up are cut elsewhere", [T]),
+    ("tokens_recognise", "form(file) < TOKEN_FORM_COUNT", "form(file) + 1 < TOKEN_FORM_COUNT",
+     "Llama 3's magic number is not known", [T]),
 
     # Tools of the kernels
     ("lanes_total", "lane[i] + lane[i + LANES / 2]", "lane[i] + lane[i]", "half of the lanes are lost", [K]),
@@ -97,6 +123,7 @@ FAULTS = [
     ("layernorm_forward", "squares += (double)(x_n[c] - m) * (x_n[c] - m)", "squares += (double)(x_n[c] - m) * x_n[c]",
      "a centred factor missing in the tail", [K]),
     ("layernorm_backward", "dx_n[c] += r", "dx_n[c] = r", "sets where it should add", [K]),
+    ("layernorm_backward", "i < C; i++, j++", "i + 1 < C; i++, j++", "the last channel is left out", [K]),
     ("layernorm_backward", "- g_mean - z * gz_mean", "- z * gz_mean", "the second term is missing", [K]),
     ("layernorm_backward", "- g_mean - z * gz_mean", "- g_mean", "the third term is missing", [K]),
     ("layernorm_backward", "- g_mean - z * gz_mean", "- g_mean + z * gz_mean", "a sign", [K]),
@@ -179,7 +206,8 @@ FAULTS = [
     ("unembedding_forward", "NULL, N, V, C, false", "NULL, N, V, C, true", "adds where it should set", [K]),
     ("unembedding_backward", "V, C, N, true", "V, C, N, false", "dwte does not accumulate", [K]),
     ("unembedding_backward", "(Matrix){dlogits, 1, V}", "(Matrix){dlogits, V, 1}", "not transposed", [K]),
-    ("cross_entropy_forward", "logit[v] > maximum ? logit[v] : maximum", "maximum", "the maximum is the first logit", [K]),
+    ("cross_entropy_forward", "highest[j] > maximum ? highest[j] : maximum", "maximum", "the maximum is not that of the lanes", [K]),
+    ("cross_entropy_forward", "logit[v] > maximum ? logit[v] : maximum", "maximum", "the last logits cannot be the maximum", [K]),
     ("cross_entropy_forward", "log_sum - (logit[targets[n]] - maximum)", "log_sum - logit[targets[n]]",
      "the maximum is left out", [K]),
     ("cross_entropy_forward", "lse[n] = maximum + log_sum", "lse[n] = log_sum", "lse without the maximum", [K]),
@@ -199,9 +227,12 @@ FAULTS = [
     ("panel_multiply", "n < columns; n++", "n + 1 < columns; n++", "the last column is left out", [K]),
     ("tile_multiply", "vector_load(bias + j * WIDTH)", "vector_load(bias)", "the second vector's bias", [K]),
     ("panel_multiply", "M - m < TILE_ROWS ? M - m : TILE_ROWS", "TILE_ROWS", "the last tile is too high", [K]),
-    ("panel_pack", "b[i * B.row + n * B.column]", "b[i * B.row + n]", "B's column stride", [K]),
+    ("panel_pack", "from[i * B.row + j * B.column]", "from[i * B.row + j]", "B's column stride", [K]),
     ("panel_pack", "B.at + k0 * B.row", "B.at", "every panel is the first in depth", [K]),
-    ("panel_pack", "i < k + WIDTH; i++", "i + 1 < k + WIDTH; i++", "a row of each square is left out", [K]),
+    ("panel_pack", "i < WIDTH && k + i < depth; i++", "i + 1 < WIDTH && k + i < depth; i++", "a row of each square is left out", [K]),
+    ("square_transpose", "MERGE_SECOND(row[i], row[i + WIDTH / 2])", "MERGE_FIRST(row[i], row[i + WIDTH / 2])",
+     "the second halves are lost", [K]),
+    ("square_transpose", "round < WIDTH", "round < WIDTH / 2", "half turned", [K]),
     ("matrix_product", "add || k0 > 0", "add", "only the last panel in depth counts", [K]),
     ("matrix_product", "m * A.row + k0 * A.column", "m * A.row", "A's depth", [K]),
     ("matrix_product", "K - k0 < piece ? K - k0 : piece", "piece", "the last panel is too deep", [K]),
@@ -274,8 +305,25 @@ FAULTS = [
     ("safetensors_open", "header > file->size - 8", "header > file->size", "a header beyond the file", [F]),
     ("weights_write", "(uint64_t)padded >> 8 * i", "(uint64_t)length >> 8 * i", "the length of the header", [F]),
     ("weights_write", "zeros ? zeros :", "zeros ? gpt->weights :", "biases that the model has not", [F]),
-    ("model_read", "!isfinite(gpt->weights[i])", "0", "weights that are NaN", [F]),
-    ("model_read", "shape[0] != t->shape[0] ||", "", "another shape", [F]),
+    ("safetensors_check", "t->start != end", "t->start > end", "offsets that overlap", [F]),
+    ("safetensors_check", "t->start != end", "t->start < end", "offsets that leave a gap", [F]),
+    ("safetensors_check", "end != file->size", "0", "bytes that belong to no tensor", [F]),
+    ("safetensors_check", "!strcmp(file->tensors[i].name, file->tensors[i - 1].name)", "0", "a name twice", [F]),
+    ("safetensors_open", "header > SAFETENSORS_HEADER_MAX", "0", "a header of any length", [F]),
+    ("weights_open_shards", "strchr(shard, '/') ||", "", "a shard anywhere on the disk", [F]),
+    ("weights_find", "found && numbers", "0", "a tensor in two shards", [F]),
+    ("weights_add", "!strcmp(w->files[i]->path, path)", "0", "a shard is opened for each of its tensors", [F]),
+    ("numbers_convert", "0x1p112f", "0x1p111f", "half precision read as half of it", [F]),
+    ("numbers_convert", "(half & 0x7C00) == 0x7C00 ? NAN :", "", "infinity in half precision becomes a number", [F]),
+    ("numbers_convert", "(half & 0x8000) << 16 |", "", "half precision without signs", [F]),
+    ("tensor_read", "if (numbers[i])", "if (0)", "biases that config.json denies are passed over", [F]),
+    ("tensor_read", "!isfinite(weights[i])", "0", "weights that are NaN", [F]),
+    ("tensor_read", "row->shape[0] != t->shape[0] ||", "", "another shape", [F]),
+    ("head_check", "memcmp(a, b, head->bytes) != 0", "0", "an output head of its own is passed over", [F]),
+    ("head_check", "!a && !tied", "0", "a missing output head is passed over", [F]),
+    ("config_read", "strcmp(value, \"gpt2\")", "0", "another kind of model", [F]),
+    ("gpt_shorten", "gpt->weights + end,", "gpt->weights + kept,", "the first row of the next tensors is a place's", [F]),
+    ("gpt_shorten", "gpt->config.context = context;", "", "the context stays", [F]),
     ("config_problem", "c->channels % c->heads", "0", "heads that do not divide the channels", [F]),
     ("config_write", "config->bias ? \"true\" : \"false\"", "\"true\"", "a model without biases comes back with them", [F]),
 
@@ -285,7 +333,7 @@ FAULTS = [
     ("decode_block", "cache->length + r, 1,", "r, 1,", "a query sees the last tokens only", [M]),
     ("gpt_decode", "weight_of(gpt, WPE, 0) + cache->length * C", "weight_of(gpt, WPE, 0)", "every token stands first", [M]),
     ("gpt_decode", "cache->x + (rows - 1) * C", "cache->x", "logits of the first token", [M]),
-    ("token_sample", "logits[v] > logits[best]", "logits[v] >= logits[best]", "of equals the last one", [S]),
+    ("logits_likeliest", "logits[v] > logits[best]", "logits[v] >= logits[best]", "of equals the last one", [S]),
     ("token_sample", "/ s->temperature)", "* s->temperature)", "the temperature turned around", [S]),
     ("token_sample", "n = s->top_k", "n = s->top_k + 1", "one token too many", [S]),
     ("token_sample", "sum < s->top_p * total", "sum < s->top_p", "top-p forgets what top-k left", [S]),
@@ -301,11 +349,18 @@ FAULTS = [
     ("text_generate", "|| fflush(out) != 0", "", "text comes late", [S]),
 
     # The loop
-    ("batch_gradient", "1.0f / (float)(batch * T)", "1.0f / (float)(B * T)", "micro-batches weigh too much", [R]),
+    ("batch_gradient", "1.0f / (float)count", "1.0f / (float)(count * B / batch)", "micro-batches weigh too much", [R]),
+    ("batch_gradient", "sum / (double)count", "sum / (double)(batch * T)", "padding lowers the loss", [R]),
     ("batch_gradient", "RANDOM_DROPOUT), step) | 1", "RANDOM_DROPOUT), step) * 0", "no dropout in training", [R]),
     ("batch_gradient", "run->dlosses, B, T, key, first)", "run->dlosses, B, T, key, 0)", "micro-batches share their masks", [R]),
     ("batch_gradient", "step, first, B, run->inputs", "step, 0, B, run->inputs", "micro-batches read the same", [R]),
-    ("split_evaluate", "(int32_t)token[1]", "(int32_t)token[0]", "evaluation asks for what it was told", [R]),
+    ("split_evaluate", "if (targets[i] < 0) continue;", "if (targets[i] < 0) { tokens++; continue; }",
+     "padding lowers the validation loss", [R]),
+    ("split_evaluate", "split->rows ? i : i * T", "i * T", "rows are counted as windows", [R]),
+    ("sample_show", "fwrite(text, 1, size, run->samples);", "", "samples.txt holds no samples", [R]),
+    ("rows_right", "targets[n + i] < 0 ||", "", "padding must be guessed", [R]),
+    ("rows_right", "n < (b + 1) * T; n += a->head_rows", "n < b * T + 1; n += a->head_rows", "only the first logits are looked at", [R]),
+    ("text_generate", "if (sampling->line && bytes == 1 && *text == '\\n') break;", "", "a row does not end", [R]),
     ("split_evaluate", "sum / log(2.0)", "sum", "nats for bits", [R]),
     ("validation_run", "e.loss < p->best_loss", "e.loss > p->best_loss", "the worst model is the best", [R]),
     ("run_train", "run->progress.bad_evaluations >= o->patience", "run->progress.bad_evaluations > o->patience", "one evaluation too patient", [R]),
@@ -317,11 +372,10 @@ FAULTS = [
     ("state_read", "isfinite(to[i])", "1", "moments may be infinite", [Z]),
     ("state_read", "|| to[i] >= 0", "|| 1", "squares may be negative", [Z]),
     ("state_open", "if (version != STATE_VERSION)", "if (0)", "any version will do", [Z]),
-    ("model_read_matching", "if (!there && waiting) model_finish(folder);", "", "the first save is not finished", [Z]),
-    ("model_read_matching", "if (weights_fingerprint(gpt) != weights && there && waiting)", "if (0)",
-     "a save is not finished", [Z]),
-    ("model_read_matching", "if (weights_fingerprint(gpt) != weights)", "if (0)", "any model will do", [Z]),
-    ("run_restore", "if (access(waiting, F_OK) == 0)", "if (0)", "the best model does not get its name", [Z]),
+    ("save_finish", "&& !model_matches(folder, weights)", "", "a save that was not complete is finished", [Z]),
+    ("save_finish", "access(waiting, F_OK) == 0 &&", "0 &&", "a save is not finished", [Z]),
+    ("state_open", "if (!model_matches(folder, saved.weights))", "if (0)", "any model will do", [Z]),
+    ("state_open", "if (saved.best_weights) save_finish(best, saved.best_weights);", "", "the best model does not get its name", [Z]),
     ("run_restore", "if (now.corpus != saved.corpus)", "if (0)", "any text will do", [Z]),
     ("run_restore", "if (now.tokenizer != saved.tokenizer)", "if (0)", "any vocabulary will do", [Z]),
     ("run_restore", "state_read(state, run->gpt, run->optimizer);", "run->optimizer->step = state_count(state, \"step\");",
@@ -540,6 +594,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("words", nargs="*", help="numbers of rows, or words that a row must hold")
     parser.add_argument("--jobs", type=int, default=2, help="how many faults at a time (2)")
+    parser.add_argument("--part", metavar="I/N", default="0/1", help="every N-th row, from the I-th on: 0/8 to 7/8")
     parser.add_argument("--list", action="store_true", help="only show the table")
     parser.add_argument("--no-baseline", action="store_true", help="do not run the unchanged program first")
     options = parser.parse_args()
@@ -553,6 +608,10 @@ def main():
     chosen = [(i + 1, fault) for i, fault in enumerate(FAULTS)
               if not options.words or str(i + 1) in options.words or
               any(not word.isdigit() and word in " ".join(fault[:4]) for word in options.words)]
+    if not re.fullmatch(r"\d+/[1-9]\d*", options.part):
+        parser.error("--part must look like 3/8")
+    first, parts = map(int, options.part.split("/"))
+    chosen = [row for row in chosen if row[0] % parts == first % parts]
     if not chosen:
         parser.error("no row holds any of these words")
     if options.list:
