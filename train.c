@@ -3435,7 +3435,7 @@ static void log_row(Run *run, uint64_t step, double loss, const Evaluation *e,
     fputc(',', run->log);
     if (t) fprintf(run->log, "%.9g", t->accuracy);
     fputc('\n', run->log);
-    if (fflush(run->log) != 0)
+    if (fflush(run->log) != 0 || ferror(run->log))
         die("%s/log.csv: cannot write: %s", run->o->out, strerror(errno));
 }
 

@@ -234,7 +234,9 @@ static void test_faults(const char *call, const char *mode, size_t stride) {
             if (status_of(start(line, NULL)) != 0) refused++;
             free(line);
         }
-        lost += !runs_equal("short", "faulty");
+        bool ended = runs_equal("short", "faulty");
+        lost += !ended;
+        if (!ended) printf("      %s at %s number %zu: exit %d: %s\n", mode, call, i, status, last_line(&ending));
         free(said.data);
     }
     unsetenv("FAULT_CALL");
