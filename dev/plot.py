@@ -117,7 +117,9 @@ def draw_panel(axis, panel, runs, x, log_x):
 def has(run, panel, x):
     columns = {"loss": ["loss", "val_loss"], "accuracy": ["val_accuracy", "train_accuracy"],
                "bits": ["val_bits_per_byte"]}.get(panel, [panel])
-    return any(run.points(x, column)[0] for column in columns)
+    values = [value for column in columns for value in run.points(x, column)[1]]
+    # Rows without a prompt cannot be written whole but by chance: nothing to see.
+    return bool(values) and (panel != "accuracy" or max(values) >= 0.01)
 
 
 def figure(runs, x="step", panels=None, log_x=False, thin=0):

@@ -129,13 +129,7 @@ def bench_encode(arguments, library, gpt2, hf):
               f" {ratio(c, a):13.1f}")
 
     print("\na million bytes of                 tokenizer.c s  tiktoken s")
-    rng, million = random.Random(4), 1_000_000
-    hard = {"one letter": b"a" * million, "blanks": b" " * million, "one digit": b"7" * million,
-            "random digits": bytes(rng.choice(b"0123456789") for _ in range(million)),
-            "random letters": bytes(rng.choice(b"abcdefghijklmnopqrstuvwxyz") for _ in range(million)),
-            "^": b"^" * million, "emoji": "\U0001f600".encode() * (million // 4),
-            "random bytes": rng.randbytes(million)}
-    for name, raw in hard.items():
+    for name, raw in peers.hard_texts().items():
         own = statistics.median(in_turn(arguments.rounds, [lambda: encode(raw)])[0])
         text = raw.decode("utf-8", errors="replace")
         try:

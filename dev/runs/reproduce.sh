@@ -41,7 +41,7 @@ summary() { # title, column, which, files
             printf "%-10s %s\n", title, which + 0 ? column " reaches " which " at step" shown : which " " column shown
             if (!n) exit
             d = n > 1 ? (square - sum * sum / n) / (n - 1) : 0
-            printf "%-10s mean %.4f, deviation %.4f\n", "", sum / n, d > 0 ? sqrt(d) : 0
+            printf "%-10s mean %.4f, deviation %.4f\n", "", sum / n, (d > 0 ? sqrt(d) : 0)
         }' "$@"
 }
 
