@@ -1863,46 +1863,43 @@ static void added_parse(Vocabulary *v, Json *j) {
 }
 
 /* A tokenizer.json can describe tokenizers of many other kinds.  Where a setting is not as
- * GPT-2 has it, ids would differ from those of the programs that wrote it: it is refused. */
-static void settings_check(Json *object, const char *const *keys, const char *const *meant,
-                           size_t count) {
-    Json value[8];
-    assert(count <= 8);
-    json_members(object, keys, value, count);
+ * GPT-2 has it, ids would differ from those of the programs that wrote it: it is refused.
+ * values[i] becomes a reader of the value of keys[i], which must be meant[i] or null, or may be
+ * anything if that is NULL. */
+static void settings_read(Json *object, const char *const *keys, const char *const *meant,
+                          Json *values, size_t count) {
+    json_members(object, keys, values, count);
     for (size_t i = 0; i < count; i++)
-        if (value[i].text && !json_word(&value[i], meant[i]) && !json_word(&value[i], "null"))
+        if (meant[i] && values[i].text && !json_word(&values[i], meant[i]) &&
+            !json_word(&values[i], "null"))
             die("%s: byte %zu: %s is not %s: only tokenizers of GPT-2's kind can be read",
-                object->name, value[i].at, keys[i], meant[i]);
+                object->name, values[i].at, keys[i], meant[i]);
 }
 
 /* A tokenizer from the contents of a tokenizer.json. */
 static Tokenizer *tokenizer_json_parse(Bytes text, const char *name) {
-    static const char *const parts[] = {"pre_tokenizer", "model", "added_tokens", "normalizer"};
-    static const char *const lists[] = {"vocab", "merges"};
+    static const char *const parts[] = {"pre_tokenizer", "model", "added_tokens", "normalizer"},
+                      *const parts_meant[] = {NULL, NULL, NULL, "null"};
     static const char *const cutting[] = {"type", "add_prefix_space", "use_regex"},
                       *const cutting_meant[] = {"\"ByteLevel\"", "false", "true"};
-    static const char *const merging[] = {"type", "dropout", "byte_fallback", "ignore_merges",
-                                          "continuing_subword_prefix", "end_of_word_suffix"},
-                      *const merging_meant[] = {"\"BPE\"", "null", "false", "false", "\"\"",
-                                                "\"\""};
-    Json j = {text.data, text.size, 0, name, true}, part[4], list[2], copy;
-    json_members(&j, parts, part, 4);
+    static const char *const merging[] = {"vocab", "merges", "type", "dropout", "byte_fallback",
+                                          "ignore_merges", "continuing_subword_prefix",
+                                          "end_of_word_suffix"},
+                      *const merging_meant[] = {NULL, NULL, "\"BPE\"", "null", "false", "false",
+                                                "\"\"", "\"\""};
+    Json j = {text.data, text.size, 0, name, true}, part[4], cut[3], model[8];
+    settings_read(&j, parts, parts_meant, part, 4);
     json_end(&j);
     for (int i = 0; i < 2; i++)
         if (!part[i].text || json_word(&part[i], "null")) die("%s: has no %s", name, parts[i]);
-    if (part[3].text && !json_word(&part[3], "null"))
-        die("%s: byte %zu: has a normalizer: only tokenizers of GPT-2's kind can be read", name,
-            part[3].at);
-    settings_check(&part[0], cutting, cutting_meant, 3);
-    copy = part[1];
-    settings_check(&copy, merging, merging_meant, 6);
-    json_members(&part[1], lists, list, 2);
+    settings_read(&part[0], cutting, cutting_meant, cut, 3);
+    settings_read(&part[1], merging, merging_meant, model, 8);
     for (int i = 0; i < 2; i++)
-        if (!list[i].text) die("%s: its model has no %s", name, lists[i]);
+        if (!model[i].text) die("%s: its model has no %s", name, merging[i]);
 
     Vocabulary added = {0}, v = {0};
     if (part[2].text) added_parse(&added, &part[2]);
-    vocabulary_parse(&v, &list[0], &added);
+    vocabulary_parse(&v, &model[0], &added);
     for (size_t i = 0; i < added.tokens.count; i++)
         vocabulary_add(&v, added.tokens.bytes + added.tokens.start[i],
                        added.tokens.start[i + 1] - added.tokens.start[i], added.ids[i],
@@ -1914,7 +1911,7 @@ static Tokenizer *tokenizer_json_parse(Bytes text, const char *name) {
 
     MergeReader r = merges_begin(t, name, "merge", true);
     char *left = memory_allocate(2 * KEY_MAX, 1), *right = memory_allocate(KEY_MAX, 1);
-    Json *m = &list[1];
+    Json *m = &model[1];
     for (json_enter(m, '['); json_more(m, ']');) { /* ["left", "right"], or "left right" */
         r.number++;
         if (json_peek(m) == '"') {

@@ -250,16 +250,22 @@ def compare_models(library, texts):
                       f"{path.name}: transformers' AutoTokenizer opens ours")
 
 
+def saved(gpt2_folder, folder):
+    """Makes transformers' own folder of GPT-2's tokenizer; returns the tokenizer."""
+    with tempfile.TemporaryDirectory() as plain:
+        for name in ("vocab.json", "merges.txt"):
+            (Path(plain) / name).write_bytes((gpt2_folder / name).read_bytes())
+        (Path(plain) / "config.json").write_text('{"model_type": "gpt2"}')
+        auto = transformers.AutoTokenizer.from_pretrained(plain)
+        auto.save_pretrained(str(folder))
+    return auto
+
+
 def compare_saved(arguments, library):
     """What transformers and tokenizers save for GPT-2, with tokens that were added, we open."""
     with tempfile.TemporaryDirectory() as folder:
         folder, rng = Path(folder), random.Random(arguments.seed + 1)
-        (folder / "plain").mkdir()
-        for name in ("vocab.json", "merges.txt"):
-            (folder / "plain" / name).write_bytes((arguments.gpt2 / name).read_bytes())
-        (folder / "plain" / "config.json").write_text('{"model_type": "gpt2"}')
-        auto = transformers.AutoTokenizer.from_pretrained(str(folder / "plain"))
-        auto.save_pretrained(str(folder / "saved"))
+        auto = saved(arguments.gpt2, folder / "saved")
         auto.add_special_tokens({"pad_token": "<|pad|>", "additional_special_tokens": ["<|\u00e9 \u65e5|>"]})
         auto.add_tokens(["two words"])
         auto.save_pretrained(str(folder / "added"))
