@@ -68,7 +68,7 @@ check-huggingface: build/train build/tokenizer build/logits # models both ways, 
 	$(PYTHON) dev/reference/check_huggingface.py --programs build
 
 check-faults: # one line broken at a time: the tests must notice
-	$(PYTHON) dev/planted_faults.py
+	$(PYTHON) dev/planted_faults.py $(if $(PART),--part $(PART))
 
 # GPT-2's tokenizer, from the network or, with MIRROR=FOLDER, from a folder that has it.
 data/gpt2/merges.txt:

@@ -866,43 +866,36 @@ typedef struct {
 } Item;
 
 typedef struct {
-    Item *items; /* one more than count: the last is larger than any, see heap_replace() */
+    Item *items;
     size_t count, capacity;
 } Heap;
-
-static const Item LARGEST = {UINT64_MAX, UINT64_MAX};
 
 static inline bool item_less(Item a, Item b) {
     return a.first == b.first ? a.second < b.second : a.first < b.first;
 }
 
 static inline void heap_push(Heap *heap, Item item) {
-    size_t at = heap->count++;
     heap->items = array_grow(heap->items, &heap->capacity, heap->count, sizeof item);
-    heap->items[heap->count] = LARGEST;
+    size_t at = heap->count++;
     for (; at && item_less(item, heap->items[(at - 1) / 2]); at = (at - 1) / 2)
         heap->items[at] = heap->items[(at - 1) / 2];
     heap->items[at] = item;
 }
 
-/* Puts an item in the place of the smallest.  What lies behind the end is larger than any item,
- * so that the choice between two children needs no branch: it would go either way, and no
- * processor foresees which. */
-static inline void heap_replace(Heap *heap, Item item) {
+/* Takes the smallest out; the last one sinks from its place to where it belongs. */
+static inline void heap_pop(Heap *heap) {
+    Item last = heap->items[--heap->count];
     size_t at = 0, child;
+    /* What lies behind the end is made larger than any item, so that the choice between two
+     * children needs no branch: it would go either way, and no processor foresees which. */
+    heap->items[heap->count] = (Item){UINT64_MAX, UINT64_MAX};
     while ((child = 2 * at + 1) < heap->count) {
         child += item_less(heap->items[child + 1], heap->items[child]);
-        if (!item_less(heap->items[child], item)) break;
+        if (!item_less(heap->items[child], last)) break;
         heap->items[at] = heap->items[child];
         at = child;
     }
-    heap->items[at] = item;
-}
-
-static inline void heap_pop(Heap *heap) { /* takes the smallest out */
-    Item last = heap->items[--heap->count];
-    heap->items[heap->count] = LARGEST;
-    heap_replace(heap, last);
+    heap->items[at] = last;
 }
 
 /* The fast way rests on one thought: a merge changes the text only where its pair stands, so
@@ -1316,29 +1309,32 @@ static size_t piece_encode_short(const Tokenizer *t, const unsigned char *piece,
     return count;
 }
 
-/* In a long piece the pairs that wait for their merge stand in runs: lists of places, from left
- * to right, at which pairs of one rank begin.  The heap holds the first place of each run, so
- * the least of the heap is the least of all.
+/* In a long piece all pairs of one rank stand in a run: a list of their places.  The heap holds
+ * the rank of each run, not each pair.
  *
- *     heap:   (rank 3, place 2)     run: 2 -> 7 -> 40
- *             (rank 8, place 0)     run: 0 -> 12
- *             (rank 8, place 5)     run: 5          came too late for the run above
+ *     heap:   rank 3     its run:   2 -> 7 -> 40
+ *             rank 8     its run:   0 -> 12
  *
- * A pair that begins to wait is put behind the newest run of its rank if its place lies further
- * right than the last one there; otherwise it begins a run.  That happens once for each rank,
- * if no token is built by two merges, which is so in all vocabularies that are learned: all
- * pairs (x, y) then arise while one merge is applied from left to right, that of the younger of
- * both, or at the start.  So the heap is no larger than the number of merges that occur, and
- * the next of a run takes the place of the one before it in front without moving anything.
- *
- * Cost: n bytes make less than 3 n pairs.  Each enters and leaves a run, which takes as long
- * for the last as for the first, and R runs enter and leave the heap: O(n + R log R).  With
- * other vocabularies it is O(n log n) at worst.  Memory: 16 bytes for each byte of the piece,
- * 4.6 for each pair that waits, and 64 for each run.  (A list for each key in place of a heap
- * of single items: R. B. Dial, "Algorithm 360", Communications of the ACM, 1969.)
+ * The front of the run of the least rank is the least (rank, place), because all runs ascend,
+ * although places are only ever put behind the last one: the pairs of two tokens x and y arise
+ * from left to right.  For let r be the highest rank among the merges that build x.  These are
+ * the same wherever x stands, since nothing but its own bytes has a part in them.  Merges of
+ * rank r are applied from left to right; between two of them come only merges of lower ranks,
+ * which the first of the two made possible, and they enlarge the token that it built.  So each
+ * x is completed while r is the highest rank up to then, and one is after another, from left
+ * to right.  A pair (x, y) arises when the second of its tokens is completed.  That is always
+ * the one with the higher r, and if they have the same, it is y: in both cases, from left to
+ * right.  This holds for any list of merges.
  *
  * A pair whose tokens are gone stays where it is, and is known when its turn comes: the rank
- * at its place is another one by then. */
+ * at its place is another one by then.
+ *
+ * Cost: n bytes make less than 3 n pairs.  A pair enters and leaves its run in the same time,
+ * however long the run is; the heap moves when a run begins or ends.  In a vocabulary that was
+ * learned a merge only makes pairs of higher ranks, so each of the R ranks that occur has one
+ * run: O(n + R log R).  With any other it is O(n log R).  Memory: 16 bytes for each byte of the
+ * piece, 4.6 for each pair that waits, 64 for each rank.  (A list for each key in place of a
+ * heap of single items is R. B. Dial's: "Algorithm 360", Communications of the ACM, 1969.) */
 typedef struct {
     uint32_t token, before, after; /* NONE at the ends */
     uint32_t rank; /* of the merge with the token behind, NONE if there is none */
@@ -1359,19 +1355,18 @@ typedef struct {
     RunPart *parts;
     size_t part_count, part_capacity;
     uint32_t unused; /* a chain of parts that are empty again */
-    Heap heap;       /* rank and place of the first of each run; the number of its part */
+    Heap heap;       /* the rank of each run and the number of its first part */
 } LongPiece;
 
 /* The pair that begins at place `at` now waits, if it is a merge. */
 static inline void pair_wait(LongPiece *p, uint32_t at) {
     Link *link = &p->links[at];
-    link->rank = link->after == NONE ? NONE
-                                     : pairs_find(&p->t->merges, link->token,
-                                                  p->links[link->after].token);
+    link->rank = NONE;
+    if (link->after == NONE) return;
+    link->rank = pairs_find(&p->t->merges, link->token, p->links[link->after].token);
     if (link->rank == NONE) return;
     uint32_t *end = &p->t->run_end[link->rank], part = *end;
-    bool behind = part != NONE && p->parts[part].place[p->parts[part].count - 1] < at;
-    if (!behind || p->parts[part].count == PART_PLACES) {
+    if (part == NONE || p->parts[part].count == PART_PLACES) {
         part = p->unused;
         if (part == NONE) {
             p->parts =
@@ -1380,35 +1375,35 @@ static inline void pair_wait(LongPiece *p, uint32_t at) {
         } else p->unused = p->parts[part].next;
         p->parts[part].next = NONE;
         p->parts[part].first = p->parts[part].count = 0;
-        if (behind) p->parts[*end].next = part;
-        else heap_push(&p->heap, (Item){(uint64_t)link->rank << 32 | at, part});
+        if (*end == NONE) heap_push(&p->heap, (Item){link->rank, part});
+        else p->parts[*end].next = part;
         *end = part;
     }
-    p->parts[part].place[p->parts[part].count++] = at;
+    RunPart *last = &p->parts[part];
+    assert(!last->count || last->place[last->count - 1] < at);
+    last->place[last->count++] = at;
 }
 
 /* Takes the pair of the least (rank, place) out of its run; returns its place. */
 static inline uint32_t pair_take(LongPiece *p, uint32_t *rank) {
-    Item least = p->heap.items[0];
-    uint32_t part = (uint32_t)least.second, next = part;
-    *rank = (uint32_t)(least.first >> 32);
-    if (++p->parts[part].first == p->parts[part].count) {
-        next = p->parts[part].next;
-        if (p->t->run_end[*rank] == part) p->t->run_end[*rank] = NONE;
-        p->parts[part].next = p->unused;
+    Item *least = &p->heap.items[0];
+    uint32_t part = (uint32_t)least->second;
+    RunPart *front = &p->parts[part];
+    uint32_t at = front->place[front->first++];
+    *rank = (uint32_t)least->first;
+    /* The link that is needed four pairs from now is fetched from memory meanwhile. */
+    if (front->first + 3 < front->count)
+        __builtin_prefetch(&p->links[front->place[front->first + 3]]);
+    if (front->first == front->count) {
+        least->second = front->next;
+        if (front->next == NONE) {
+            p->t->run_end[*rank] = NONE;
+            heap_pop(&p->heap);
+        }
+        front->next = p->unused;
         p->unused = part;
     }
-    if (next == NONE) {
-        heap_pop(&p->heap);
-    } else {
-        const RunPart *front = &p->parts[next];
-        uint32_t place = front->place[front->first];
-        heap_replace(&p->heap, (Item){(uint64_t)*rank << 32 | place, next});
-        /* What will be needed four pairs from now is fetched from memory meanwhile. */
-        if (front->first + 4 < front->count)
-            __builtin_prefetch(&p->links[front->place[front->first + 4]]);
-    }
-    return (uint32_t)least.first;
+    return at;
 }
 
 static size_t piece_encode_long(const Tokenizer *t, const unsigned char *piece, size_t bytes,
@@ -1868,46 +1863,43 @@ static void added_parse(Vocabulary *v, Json *j) {
 }
 
 /* A tokenizer.json can describe tokenizers of many other kinds.  Where a setting is not as
- * GPT-2 has it, ids would differ from those of the programs that wrote it: it is refused. */
-static void settings_check(Json *object, const char *const *keys, const char *const *meant,
-                           size_t count) {
-    Json value[8];
-    assert(count <= 8);
-    json_members(object, keys, value, count);
+ * GPT-2 has it, ids would differ from those of the programs that wrote it: it is refused.
+ * values[i] becomes a reader of the value of keys[i], which must be meant[i] or null, or may be
+ * anything if that is NULL. */
+static void settings_read(Json *object, const char *const *keys, const char *const *meant,
+                          Json *values, size_t count) {
+    json_members(object, keys, values, count);
     for (size_t i = 0; i < count; i++)
-        if (value[i].text && !json_word(&value[i], meant[i]) && !json_word(&value[i], "null"))
+        if (meant[i] && values[i].text && !json_word(&values[i], meant[i]) &&
+            !json_word(&values[i], "null"))
             die("%s: byte %zu: %s is not %s: only tokenizers of GPT-2's kind can be read",
-                object->name, value[i].at, keys[i], meant[i]);
+                object->name, values[i].at, keys[i], meant[i]);
 }
 
 /* A tokenizer from the contents of a tokenizer.json. */
 static Tokenizer *tokenizer_json_parse(Bytes text, const char *name) {
-    static const char *const parts[] = {"pre_tokenizer", "model", "added_tokens", "normalizer"};
-    static const char *const lists[] = {"vocab", "merges"};
+    static const char *const parts[] = {"pre_tokenizer", "model", "added_tokens", "normalizer"},
+                      *const parts_meant[] = {NULL, NULL, NULL, "null"};
     static const char *const cutting[] = {"type", "add_prefix_space", "use_regex"},
                       *const cutting_meant[] = {"\"ByteLevel\"", "false", "true"};
-    static const char *const merging[] = {"type", "dropout", "byte_fallback", "ignore_merges",
-                                          "continuing_subword_prefix", "end_of_word_suffix"},
-                      *const merging_meant[] = {"\"BPE\"", "null", "false", "false", "\"\"",
-                                                "\"\""};
-    Json j = {text.data, text.size, 0, name, true}, part[4], list[2], copy;
-    json_members(&j, parts, part, 4);
+    static const char *const merging[] = {"vocab", "merges", "type", "dropout", "byte_fallback",
+                                          "ignore_merges", "continuing_subword_prefix",
+                                          "end_of_word_suffix"},
+                      *const merging_meant[] = {NULL, NULL, "\"BPE\"", "null", "false", "false",
+                                                "\"\"", "\"\""};
+    Json j = {text.data, text.size, 0, name, true}, part[4], cut[3], model[8];
+    settings_read(&j, parts, parts_meant, part, 4);
     json_end(&j);
     for (int i = 0; i < 2; i++)
         if (!part[i].text || json_word(&part[i], "null")) die("%s: has no %s", name, parts[i]);
-    if (part[3].text && !json_word(&part[3], "null"))
-        die("%s: byte %zu: has a normalizer: only tokenizers of GPT-2's kind can be read", name,
-            part[3].at);
-    settings_check(&part[0], cutting, cutting_meant, 3);
-    copy = part[1];
-    settings_check(&copy, merging, merging_meant, 6);
-    json_members(&part[1], lists, list, 2);
+    settings_read(&part[0], cutting, cutting_meant, cut, 3);
+    settings_read(&part[1], merging, merging_meant, model, 8);
     for (int i = 0; i < 2; i++)
-        if (!list[i].text) die("%s: its model has no %s", name, lists[i]);
+        if (!model[i].text) die("%s: its model has no %s", name, merging[i]);
 
     Vocabulary added = {0}, v = {0};
     if (part[2].text) added_parse(&added, &part[2]);
-    vocabulary_parse(&v, &list[0], &added);
+    vocabulary_parse(&v, &model[0], &added);
     for (size_t i = 0; i < added.tokens.count; i++)
         vocabulary_add(&v, added.tokens.bytes + added.tokens.start[i],
                        added.tokens.start[i + 1] - added.tokens.start[i], added.ids[i],
@@ -1919,7 +1911,7 @@ static Tokenizer *tokenizer_json_parse(Bytes text, const char *name) {
 
     MergeReader r = merges_begin(t, name, "merge", true);
     char *left = memory_allocate(2 * KEY_MAX, 1), *right = memory_allocate(KEY_MAX, 1);
-    Json *m = &list[1];
+    Json *m = &model[1];
     for (json_enter(m, '['); json_more(m, ']');) { /* ["left", "right"], or "left right" */
         r.number++;
         if (json_peek(m) == '"') {
@@ -1978,7 +1970,7 @@ static const char usage_text[] =
     "  info     describes a vocabulary; with FILE, what a smaller or larger one would do\n"
     "  show     cuts a text into its tokens and shows the merges that build each of them\n"
     "\n"
-    "  --model DIR  a folder as Hugging Face writes it for GPT-2: with tokenizer.json, or with\n"
+    "  --model DIR  a folder as Hugging Face writes it for GPT-2: tokenizer.json, or\n"
     "               merges.txt and vocab.json\n"
     "  --vocab N    number of tokens, 256 to 16777216\n"
     "  --out DIR    where the learned tokenizer goes\n"

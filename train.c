@@ -703,12 +703,18 @@ void layernorm_backward(float *dx /* adds */, float *dweight, float *dbias, cons
         const float *x_n = x + n * C, *dy_n = dy + n * C;
         float *dx_n = dx + n * C, m = mean[n], r = rstd[n];
         float g_lane[LANES] = {0}, gz_lane[LANES] = {0};
-        for (size_t c0 = 0; c0 < C; c0 += LANES)
-            for (size_t c = c0; c < C && c < c0 + LANES; c++) {
-                float g = dy_n[c] * weight[c];
-                g_lane[c - c0] += g;
-                gz_lane[c - c0] += g * ((x_n[c] - m) * r);
+        size_t i = 0;
+        for (; i + LANES <= C; i += LANES)
+            for (int j = 0; j < LANES; j++) {
+                float g = dy_n[i + j] * weight[i + j];
+                g_lane[j] += g;
+                gz_lane[j] += g * ((x_n[i + j] - m) * r);
             }
+        for (int j = 0; i < C; i++, j++) {
+            float g = dy_n[i] * weight[i];
+            g_lane[j] += g;
+            gz_lane[j] += g * ((x_n[i] - m) * r);
+        }
         float g_mean = lanes_total(g_lane) / (float)C,
               gz_mean = lanes_total(gz_lane) / (float)C;
         for (size_t c = 0; c < C; c++) {
@@ -984,10 +990,15 @@ void cross_entropy_forward(float *losses, float *lse, const float *logits,
     #pragma omp parallel for
     for (size_t n = 0; n < N; n++) {
         const float *logit = logits + n * V;
-        float maximum = logit[0], lane[LANES] = {0};
-        for (size_t v = 0; v < V; v++) maximum = logit[v] > maximum ? logit[v] : maximum;
+        float maximum = logit[0], highest[LANES], lane[LANES] = {0};
         size_t v = 0;
-        for (; v + LANES <= V; v += LANES)
+        for (int j = 0; j < LANES; j++) highest[j] = maximum;
+        for (; v + LANES <= V; v += LANES) /* in lanes, for the reason that sums are */
+            for (int j = 0; j < LANES; j++)
+                highest[j] = logit[v + j] > highest[j] ? logit[v + j] : highest[j];
+        for (; v < V; v++) maximum = logit[v] > maximum ? logit[v] : maximum;
+        for (int j = 0; j < LANES; j++) maximum = highest[j] > maximum ? highest[j] : maximum;
+        for (v = 0; v + LANES <= V; v += LANES)
             for (int j = 0; j < LANES; j++) lane[j] += exponential(logit[v + j] - maximum);
         for (int j = 0; v < V; v++, j++) lane[j] += exponential(logit[v] - maximum);
         float log_sum = logf(lanes_total(lane));
@@ -1049,7 +1060,8 @@ void matrix_product_plain(float *result, size_t pitch, Matrix A, Matrix B, const
  *            ...                           ...                 on results that never leave
  *          A[m+13,k]  ->   [ a a a a ]   [cD0 ][cD1 ]          the registers
  *
- *    28 multiply-adds for 16 loads: the multipliers are busy, not the memory.
+ *    28 multiply-adds for 16 loads: the multipliers are busy, not the memory.  The result's own
+ *    place in memory is asked for at the beginning and has arrived when the sums are done.
  * 2. B is packed first: a panel holds TILE_COLUMNS columns for DEPTH values of k, in the order
  *    in which the tile reads them, and lies in the first-level cache while all tiles of a block
  *    of rows use it.  A transposed B is turned around here, once, and not at every use.
@@ -1119,7 +1131,10 @@ tile_multiply(size_t rows, size_t vectors, float *result, size_t pitch, Matrix A
     const float *group[(TILE_ROWS + 3) / 4];
     UNROLL for (size_t g = 0; g < (rows + 3) / 4; g++) group[g] = A.at + 4 * g * A.row;
     UNROLL for (size_t r = 0; r < rows; r++)
-        UNROLL for (size_t j = 0; j < vectors; j++) sum[r][j] = (Vector){0};
+        UNROLL for (size_t j = 0; j < vectors; j++) {
+            sum[r][j] = (Vector){0};
+            __builtin_prefetch(result + r * pitch + j * WIDTH, 1); /* to be written soon */
+        }
     for (size_t k = 0; k < depth; k++) {
         Vector b[TILE_VECTORS];
         UNROLL for (size_t j = 0; j < vectors; j++) b[j] = vector_load(panel + j * WIDTH);
@@ -1173,20 +1188,76 @@ static void panel_multiply(float *result, size_t pitch, Matrix A, const float *p
     }
 }
 
+/* The first, or the second, halves of two vectors merged: a0 b0 a1 b1 ...  The compilers have
+ * different names for it. */
+#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+typedef int Places __attribute__((vector_size(4 * WIDTH)));
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (Places){__VA_ARGS__})
+#endif
+#if defined(__AVX512F__)
+#define MERGE_FIRST(a, b)                                                                      \
+    SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define MERGE_SECOND(a, b)                                                                     \
+    SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#elif defined(__AVX__)
+#define MERGE_FIRST(a, b) SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define MERGE_SECOND(a, b) SHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+#else
+#define MERGE_FIRST(a, b) SHUFFLE(a, b, 0, 4, 1, 5)
+#define MERGE_SECOND(a, b) SHUFFLE(a, b, 2, 6, 3, 7)
+#endif
+
+/* Transposes a square of WIDTH x WIDTH numbers as one shuffles a pack of cards: the first half
+ * of the rows and the second are merged, a card from each in turn.  A card's place in the whole
+ * pack, written in binary, thereby loses its highest digit at the front and gets it back at the
+ * end.  After log2(WIDTH) times half of the digits have moved so: row and column have changed
+ * places. */
+static inline __attribute__((always_inline)) void
+square_transpose(float *to, size_t to_pitch, const float *from, size_t from_pitch) {
+    Vector row[WIDTH], merged[WIDTH];
+    UNROLL for (size_t i = 0; i < WIDTH; i++) {
+        row[i] = vector_load(from + i * from_pitch);
+        __builtin_prefetch(from + i * from_pitch + 4 * WIDTH); /* four squares on */
+    }
+    UNROLL for (size_t round = 1; round < WIDTH; round *= 2) {
+        UNROLL for (size_t i = 0; i < WIDTH / 2; i++) {
+            merged[2 * i] = MERGE_FIRST(row[i], row[i + WIDTH / 2]);
+            merged[2 * i + 1] = MERGE_SECOND(row[i], row[i + WIDTH / 2]);
+        }
+        UNROLL for (size_t i = 0; i < WIDTH; i++) row[i] = merged[i];
+    }
+    UNROLL for (size_t i = 0; i < WIDTH; i++) vector_store(to + i * to_pitch, row[i]);
+}
+
 /* Copies rows k0 .. k0+depth and columns n0 .. n0+columns of B into a panel, zeros to its
- * right. */
+ * right.  A large B comes from memory, and its rows lie too far apart for the processor to
+ * guess the next one: so it is told, PACK_AHEAD rows before. */
+enum { PACK_AHEAD = 16 };
 static void panel_pack(float *panel, Matrix B, size_t k0, size_t depth, size_t n0,
                        size_t columns) {
     const float *b = B.at + k0 * B.row + n0 * B.column;
     if (columns == TILE_COLUMNS && B.column == 1) {
-        for (size_t k = 0; k < depth; k++)
+        for (size_t k = 0; k < depth; k++) {
             memcpy(panel + k * TILE_COLUMNS, b + k * B.row, TILE_COLUMNS * sizeof *panel);
+            UNROLL for (size_t j = 0; j < TILE_VECTORS; j++)
+                __builtin_prefetch(b + (k + PACK_AHEAD) * B.row + j * WIDTH);
+        }
         return;
     }
     for (size_t k = 0; k < depth; k += WIDTH) /* in squares, so that neither side strides far */
-        for (size_t n = 0; n < TILE_COLUMNS; n++)
-            for (size_t i = k; i < depth && i < k + WIDTH; i++)
-                panel[i * TILE_COLUMNS + n] = n < columns ? b[i * B.row + n * B.column] : 0;
+        for (size_t n = 0; n < TILE_COLUMNS; n += WIDTH) {
+            float *to = panel + k * TILE_COLUMNS + n;
+            const float *from = b + k * B.row + n * B.column;
+            if (B.row == 1 && k + WIDTH <= depth && n + WIDTH <= columns)
+                square_transpose(to, TILE_COLUMNS, from, B.column);
+            else
+                for (size_t i = 0; i < WIDTH && k + i < depth; i++)
+                    for (size_t j = 0; j < WIDTH; j++)
+                        to[i * TILE_COLUMNS + j] =
+                            n + j < columns ? from[i * B.row + j * B.column] : 0;
+        }
 }
 
 /* With few rows, as when a model writes, a number of B is used once or twice: packing it would
@@ -2622,6 +2693,7 @@ static void head_check(const Weights *w, bool tied) {
     const unsigned char *a = weights_find(w, "lm_head.weight", &head);
     const unsigned char *b = weights_find(w, "transformer.wte.weight", &wte);
     if (!b) b = weights_find(w, "wte.weight", &wte);
+    assert(b); /* tensor_read has found it */
     if (a && (strcmp(head->dtype, wte->dtype) || head->bytes != wte->bytes ||
               memcmp(a, b, head->bytes) != 0))
         die("%s: lm_head.weight is not the same as wte.weight, as it must be here", w->path);
@@ -3364,7 +3436,7 @@ static void log_row(Run *run, uint64_t step, double loss, const Evaluation *e,
     fputc(',', run->log);
     if (t) fprintf(run->log, "%.9g", t->accuracy);
     fputc('\n', run->log);
-    if (fflush(run->log) != 0)
+    if (fflush(run->log) != 0 || ferror(run->log))
         die("%s/log.csv: cannot write: %s", run->o->out, strerror(errno));
 }
 

@@ -3,6 +3,7 @@
 
     python3 dev/planted_faults.py                 all faults, two at a time; some minutes
     python3 dev/planted_faults.py layernorm 17    those whose row holds a word, or by number
+    python3 dev/planted_faults.py --part 3/8      every eighth
     python3 dev/planted_faults.py --list          the table
     python3 dev/planted_faults.py --jobs 4        more at a time
 
@@ -35,9 +36,6 @@ LIMIT = 120  # seconds for one test program: a fault may also make it run for ev
 
 # The test programs, in the order in which they are tried unless a row says otherwise.
 TESTS = ["kernels", "model", "text", "sampling", "files", "training", "resume"]
-
-# Faults of tokenizer.c are tried with its own program, which none of the others needs.
-Z = "tokenizer"
 
 # A row: the function (or table) in which the change is made, the old text, the new text, what it breaks, and the
 # test programs that are tried first.  Blanks and line breaks in the old text stand for any blanks and line breaks.
@@ -125,6 +123,7 @@ FAULTS = [
     ("layernorm_forward", "squares += (double)(x_n[c] - m) * (x_n[c] - m)", "squares += (double)(x_n[c] - m) * x_n[c]",
      "a centred factor missing in the tail", [K]),
     ("layernorm_backward", "dx_n[c] += r", "dx_n[c] = r", "sets where it should add", [K]),
+    ("layernorm_backward", "i < C; i++, j++", "i + 1 < C; i++, j++", "the last channel is left out", [K]),
     ("layernorm_backward", "- g_mean - z * gz_mean", "- z * gz_mean", "the second term is missing", [K]),
     ("layernorm_backward", "- g_mean - z * gz_mean", "- g_mean", "the third term is missing", [K]),
     ("layernorm_backward", "- g_mean - z * gz_mean", "- g_mean + z * gz_mean", "a sign", [K]),
@@ -207,7 +206,8 @@ FAULTS = [
     ("unembedding_forward", "NULL, N, V, C, false", "NULL, N, V, C, true", "adds where it should set", [K]),
     ("unembedding_backward", "V, C, N, true", "V, C, N, false", "dwte does not accumulate", [K]),
     ("unembedding_backward", "(Matrix){dlogits, 1, V}", "(Matrix){dlogits, V, 1}", "not transposed", [K]),
-    ("cross_entropy_forward", "logit[v] > maximum ? logit[v] : maximum", "maximum", "the maximum is the first logit", [K]),
+    ("cross_entropy_forward", "highest[j] > maximum ? highest[j] : maximum", "maximum", "the maximum is not that of the lanes", [K]),
+    ("cross_entropy_forward", "logit[v] > maximum ? logit[v] : maximum", "maximum", "the last logits cannot be the maximum", [K]),
     ("cross_entropy_forward", "log_sum - (logit[targets[n]] - maximum)", "log_sum - logit[targets[n]]",
      "the maximum is left out", [K]),
     ("cross_entropy_forward", "lse[n] = maximum + log_sum", "lse[n] = log_sum", "lse without the maximum", [K]),
@@ -227,9 +227,12 @@ FAULTS = [
     ("panel_multiply", "n < columns; n++", "n + 1 < columns; n++", "the last column is left out", [K]),
     ("tile_multiply", "vector_load(bias + j * WIDTH)", "vector_load(bias)", "the second vector's bias", [K]),
     ("panel_multiply", "M - m < TILE_ROWS ? M - m : TILE_ROWS", "TILE_ROWS", "the last tile is too high", [K]),
-    ("panel_pack", "b[i * B.row + n * B.column]", "b[i * B.row + n]", "B's column stride", [K]),
+    ("panel_pack", "from[i * B.row + j * B.column]", "from[i * B.row + j]", "B's column stride", [K]),
     ("panel_pack", "B.at + k0 * B.row", "B.at", "every panel is the first in depth", [K]),
-    ("panel_pack", "i < k + WIDTH; i++", "i + 1 < k + WIDTH; i++", "a row of each square is left out", [K]),
+    ("panel_pack", "i < WIDTH && k + i < depth; i++", "i + 1 < WIDTH && k + i < depth; i++", "a row of each square is left out", [K]),
+    ("square_transpose", "MERGE_SECOND(row[i], row[i + WIDTH / 2])", "MERGE_FIRST(row[i], row[i + WIDTH / 2])",
+     "the second halves are lost", [K]),
+    ("square_transpose", "round < WIDTH", "round < WIDTH / 2", "half turned", [K]),
     ("matrix_product", "add || k0 > 0", "add", "only the last panel in depth counts", [K]),
     ("matrix_product", "m * A.row + k0 * A.column", "m * A.row", "A's depth", [K]),
     ("matrix_product", "K - k0 < piece ? K - k0 : piece", "piece", "the last panel is too deep", [K]),
@@ -389,75 +392,76 @@ FAULTS = [
     ("run_train", "learning_rate(&run->schedule, step)", "learning_rate(&run->schedule, 0)", "the schedule stands still", [R]),
 ]
 
-# The same for tokenizer.c.
+# The same for tokenizer.c, with the one program that tests it alone.
+B = "tokenizer"
 TOKENIZER_FAULTS = [
     ("heap_push_pair", "(uint64_t)pair.left << 32 | pair.right}", "~((uint64_t)pair.left << 32 | pair.right)}",
-     "the largest of equally common pairs", [Z]),
+     "the largest of equally common pairs", [B]),
     ("item_less", "a.first == b.first ? a.second < b.second : a.first < b.first", "a.first < b.first",
-     "equally common pairs in no order", [Z]),
-    ("heap_replace", "heap->items[child + 1], heap->items[child]", "heap->items[child], heap->items[child + 1]",
-     "the larger child rises", [Z]),
-    ("heap_push", "heap->items[heap->count] = LARGEST;", "", "what lies behind the end is anything", [Z]),
-    ("place_leave", "chain->count -= l->times[place->piece];", "", "pairs that are gone count", [Z]),
-    ("place_join", "chain->count += l->times[place->piece];", "chain->count += 1;", "a piece counts once", [Z]),
-    ("place_join", "place->chain_before = chain->last;", "place->chain_before = chain->first;", "a chain out of order", [Z]),
-    ("place_merge", "if (place->before != NONE) place_join(l, place->before);", "", "the pair before is forgotten", [Z]),
+     "equally common pairs in no order", [B]),
+    ("heap_pop", "heap->items[child + 1], heap->items[child]", "heap->items[child], heap->items[child + 1]",
+     "the larger child rises", [B]),
+    ("heap_pop", "heap->items[heap->count] = (Item){UINT64_MAX, UINT64_MAX};",
+     "heap->items[heap->count] = (Item){0, 0};", "what lies behind the end is the smallest", [B]),
+    ("place_leave", "chain->count -= l->times[place->piece];", "", "pairs that are gone count", [B]),
+    ("place_join", "chain->count += l->times[place->piece];", "chain->count += 1;", "a piece counts once", [B]),
+    ("place_join", "place->chain_before = chain->last;", "place->chain_before = chain->first;", "a chain out of order", [B]),
+    ("place_merge", "if (place->before != NONE) place_join(l, place->before);", "", "the pair before is forgotten", [B]),
     ("merges_learn", "if (count < ~top.first) heap_push_pair(&heap, (Pair){left, right}, count);", "",
-     "a pair whose count fell is lost", [Z]),
-    ("piece_length", "return at == bytes || last == 0 ? at : last;", "return at;", "white space keeps its last blank", [Z]),
-    ("piece_length", "|| (a == 'l' && b == 'l')", "", "'ll is no ending", [Z]),
-    ("piece_length", "if (next == WHITE) step = 1;", "if (next == WHITE) step = 2;", "a blank before white space", [Z]),
-    ("class_read", "lead == 0xED ? 0x9F :", "", "halves of pairs are characters", [Z]),
-    ("class_read", "lead == 0xE0 ? 0xA0 :", "", "forms that are too long", [Z]),
-    ("text_cut", "if (class != WHITE || before + step != at) return at;", "return at;", "a cut within white space", [Z]),
-    ("piece_encode_plain", "if (rank < best)", "if (rank <= best && rank != NONE)", "the rightmost of equal ranks", [Z]),
+     "a pair whose count fell is lost", [B]),
+    ("piece_length", "return at == bytes || last == 0 ? at : last;", "return at;", "white space keeps its last blank", [B]),
+    ("piece_length", "|| (a == 'l' && b == 'l')", "", "'ll is no ending", [B]),
+    ("piece_length", "if (next == WHITE) step = 1;", "if (next == WHITE) step = 2;", "a blank before white space", [B]),
+    ("class_read", "lead == 0xED ? 0x9F :", "", "halves of pairs are characters", [B]),
+    ("class_read", "lead == 0xE0 ? 0xA0 :", "", "forms that are too long", [B]),
+    ("text_cut", "if (class != WHITE || before + step != at) return at;", "return at;", "a cut within white space", [B]),
+    ("piece_encode_plain", "if (rank < best)", "if (rank <= best && rank != NONE)", "the rightmost of equal ranks", [B]),
     ("piece_encode_short", "order[i] = rank == NONE ? NONE : rank << 8 | (uint32_t)i;",
-     "order[i] = rank == NONE ? NONE : rank << 8 | (uint32_t)(bytes - 1 - i);", "the rightmost of equal ranks", [Z]),
+     "order[i] = rank == NONE ? NONE : rank << 8 | (uint32_t)(bytes - 1 - i);", "the rightmost of equal ranks", [B]),
     ("piece_encode_short", "if (rank != NONE) order[at] = rank << 8 | (uint32_t)at;", "",
-     "the pair behind a merge is forgotten", [Z]),
-    ("pair_wait", "p->parts[part].place[p->parts[part].count - 1] < at", "true", "runs in the order of arrival", [Z]),
-    ("pair_wait", "if (!behind || p->parts[part].count == PART_PLACES)", "if (!behind)", "a part overflows", [Z]),
-    ("pair_wait", "*end = part;", "", "a run goes on at its first part", [Z]),
-    ("pair_wait", "if (behind) p->parts[*end].next = part; else", "", "each part is a run, and the first of all is lost", [Z]),
+     "the pair behind a merge is forgotten", [B]),
+    ("pair_wait", "|| p->parts[part].count == PART_PLACES", "", "a part overflows", [B]),
+    ("pair_wait", "|| p->parts[part].count == PART_PLACES", "|| p->parts[part].first == p->parts[part].count",
+     "a part overflows unless all of it was taken", [B]),
+    ("pair_wait", "else p->parts[*end].next = part;", "", "a run ends with its first part", [B]),
+    ("pair_wait", "(Item){link->rank, part}", "(Item){link->rank / 2, part}", "merges in nearly the right order", [B]),
     ("pair_wait", "p->parts[part].first = p->parts[part].count = 0;", "p->parts[part].first = 0;",
-     "a part that is used again is not empty", [Z]),
-    ("pair_take", "if (p->t->run_end[*rank] == part) p->t->run_end[*rank] = NONE;", "",
-     "a run that was taken goes on", [Z]),
-    ("pair_take", "next = p->parts[part].next;", "next = NONE;", "a run ends with its first part", [Z]),
-    ("pair_take", "++p->parts[part].first == p->parts[part].count", "++p->parts[part].first == PART_PLACES",
-     "places behind the last one", [Z]),
+     "a part that is used again is not empty", [B]),
+    ("pair_take", "p->t->run_end[*rank] = NONE;", "", "a run that was taken goes on", [B]),
+    ("pair_take", "least->second = front->next;", "", "a run does not go on", [B]),
+    ("pair_take", "if (front->first == front->count)", "if (front->first == PART_PLACES)", "places behind the last one", [B]),
     ("piece_encode_long", "if (link->rank != rank) continue;", "if (link->after == NONE) continue;",
-     "pairs that are gone are merged", [Z]),
-    ("piece_encode_long", "gone->rank = NONE;", "", "a token that is gone is merged", [Z]),
-    ("piece_encode_long", "if (gone->after != NONE) p.links[gone->after].before = at;", "", "links back are stale", [Z]),
-    ("piece_encode_long", "if (link->before != NONE) pair_wait(&p, link->before);", "", "the pair before is forgotten", [Z]),
-    ("piece_encode_long", "bytes > NONE / 2", "bytes > (size_t)NONE * 2", "places beyond 32 bits", [Z]),
-    ("cache_key", "((unsigned char *)key)[23] = (unsigned char)bytes;", "", "pieces that differ in NULs are one", [Z]),
+     "pairs that are gone are merged", [B]),
+    ("piece_encode_long", "gone->rank = NONE;", "", "a token that is gone is merged", [B]),
+    ("piece_encode_long", "if (gone->after != NONE) p.links[gone->after].before = at;", "", "links back are stale", [B]),
+    ("piece_encode_long", "if (link->before != NONE) pair_wait(&p, link->before);", "", "the pair before is forgotten", [B]),
+    ("piece_encode_long", "bytes > NONE / 2", "bytes > (size_t)NONE * 2", "places beyond 32 bits", [B]),
+    ("cache_key", "((unsigned char *)key)[23] = (unsigned char)bytes;", "", "pieces that differ in NULs are one", [B]),
     ("cache_key", "memcpy(keep, mask + 24 - bytes, 24);", "memcpy(keep, mask + 25 - bytes, 24);",
-     "the last byte of a piece does not count", [Z]),
+     "the last byte of a piece does not count", [B]),
     ("text_encode", "if (count > CACHE_IDS) continue;", "if (count > CACHE_IDS + 2) continue;",
-     "more ids are kept than there is room for", [Z]),
-    ("text_encode_special", "size > longest &&", "(!longest || size < longest) &&", "the shortest special token", [Z]),
-    ("tokenizer_save", "if (*c == '\"' || *c == '\\\\')", "if (*c == '\"')", "a backslash that is not escaped", [Z]),
-    ("tokenizer_save", "if (access(path, F_OK) == 0) file_drop(path);", "", "another tokenizer stays in the folder", [Z]),
-    ("vocabulary_add", "!(again && v->ids[number] == id)", "!again", "an added token with two ids", [Z]),
-    ("vocabulary_add", "!(again && v->ids[number] == id)", "true", "an added token that the vocabulary has", [Z]),
-    ("vocabulary_parse", "raw != NONE && added->ids[raw] == id", "false", "added tokens in letters", [Z]),
+     "more ids are kept than there is room for", [B]),
+    ("text_encode_special", "size > longest &&", "(!longest || size < longest) &&", "the shortest special token", [B]),
+    ("tokenizer_save", "if (*c == '\"' || *c == '\\\\')", "if (*c == '\"')", "a backslash that is not escaped", [B]),
+    ("tokenizer_save", "if (access(path, F_OK) == 0) file_drop(path);", "", "another tokenizer stays in the folder", [B]),
+    ("vocabulary_add", "!(again && v->ids[number] == id)", "!again", "an added token with two ids", [B]),
+    ("vocabulary_add", "!(again && v->ids[number] == id)", "true", "an added token that the vocabulary has", [B]),
+    ("vocabulary_parse", "raw != NONE && added->ids[raw] == id", "false", "added tokens in letters", [B]),
     ("vocabulary_take", "tokens->bytes + tokens->start[i], tokens->start[i + 1] - tokens->start[i]",
-     "tokens->bytes + tokens->start[id], tokens->start[id + 1] - tokens->start[id]", "ids in the order of the file", [Z]),
-    ("vocabulary_take", "if (order[id]) die(\"%s: two tokens have the id %u\", name, (unsigned)id);", "", "an id twice", [Z]),
-    ("merges_next", "left != NONE && (!r->fixed || r->built[left])", "left != NONE", "a part that nothing has built", [Z]),
-    ("merges_parse", "if (stop > line && stop[-1] == '\\r') stop--;", "", "line ends of Windows", [Z]),
-    ("settings_check", "!json_word(&value[i], meant[i]) &&", "false &&", "tokenizers of any kind", [Z]),
-    ("settings_check", "&& !json_word(&value[i], \"null\")", "", "settings that are null", [Z]),
-    ("tokenizer_json_parse", "if (!b || json_more(m, ']')) json_fail", "if (!b) json_fail", "a merge of three", [Z]),
-    ("tokenizer_json_parse", "if (part[2].text) added_parse(&added, &part[2]);", "", "added tokens are left out", [Z]),
-    ("raw_bytes", "t->vocab <= 65536 ? 2 : 4", "2", "ids that do not fit", [Z]),
-    ("run_encode", "(unsigned char)(id >> 8 * k)", "(unsigned char)(id >> 8 * (width - 1 - k))", "big-endian ids", [Z]),
-    ("reader_next", "memmove(r->text, r->text + r->bytes, r->filled);", "", "the text between two parts", [Z]),
+     "tokens->bytes + tokens->start[id], tokens->start[id + 1] - tokens->start[id]", "ids in the order of the file", [B]),
+    ("vocabulary_take", "if (order[id]) die(\"%s: two tokens have the id %u\", name, (unsigned)id);", "", "an id twice", [B]),
+    ("merges_next", "left != NONE && (!r->fixed || r->built[left])", "left != NONE", "a part that nothing has built", [B]),
+    ("merges_parse", "if (stop > line && stop[-1] == '\\r') stop--;", "", "line ends of Windows", [B]),
+    ("settings_read", "!json_word(&values[i], meant[i]) &&", "false &&", "tokenizers of any kind", [B]),
+    ("settings_read", "&& !json_word(&values[i], \"null\")", "", "settings that are null", [B]),
+    ("tokenizer_json_parse", "if (!b || json_more(m, ']')) json_fail", "if (!b) json_fail", "a merge of three", [B]),
+    ("tokenizer_json_parse", "if (part[2].text) added_parse(&added, &part[2]);", "", "added tokens are left out", [B]),
+    ("raw_bytes", "t->vocab <= 65536 ? 2 : 4", "2", "ids that do not fit", [B]),
+    ("run_encode", "(unsigned char)(id >> 8 * k)", "(unsigned char)(id >> 8 * (width - 1 - k))", "big-endian ids", [B]),
+    ("reader_next", "memmove(r->text, r->text + r->bytes, r->filled);", "", "the text between two parts", [B]),
     ("pairs_slot", "pairs->items[*slot - 1].left == left && pairs->items[*slot - 1].right == right",
-     "pairs->items[*slot - 1].left == left", "any pair of the same left", [Z]),
-    ("strings_slot", "&& memcmp(s->bytes + s->start[i], data, bytes) == 0", "", "strings of one hash", [Z]),
+     "pairs->items[*slot - 1].left == left", "any pair of the same left", [B]),
+    ("strings_slot", "&& memcmp(s->bytes + s->start[i], data, bytes) == 0", "", "strings of one hash", [B]),
 ]
 FAULTS += TOKENIZER_FAULTS
 SOURCES = ["train.c", "tokenizer.c"]
@@ -484,7 +488,7 @@ def code_of(text, name):
 
 
 def fault_source(fault):
-    return SOURCES[fault[4] == [Z]]
+    return SOURCES[fault[4] == [B]]
 
 
 def fault_plant(text, fault):
@@ -590,6 +594,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("words", nargs="*", help="numbers of rows, or words that a row must hold")
     parser.add_argument("--jobs", type=int, default=2, help="how many faults at a time (2)")
+    parser.add_argument("--part", metavar="I/N", default="0/1", help="every N-th row, from the I-th on: 0/8 to 7/8")
     parser.add_argument("--list", action="store_true", help="only show the table")
     parser.add_argument("--no-baseline", action="store_true", help="do not run the unchanged program first")
     options = parser.parse_args()
@@ -603,6 +608,10 @@ def main():
     chosen = [(i + 1, fault) for i, fault in enumerate(FAULTS)
               if not options.words or str(i + 1) in options.words or
               any(not word.isdigit() and word in " ".join(fault[:4]) for word in options.words)]
+    if not re.fullmatch(r"\d+/[1-9]\d*", options.part):
+        parser.error("--part must look like 3/8")
+    first, parts = map(int, options.part.split("/"))
+    chosen = [row for row in chosen if row[0] % parts == first % parts]
     if not chosen:
         parser.error("no row holds any of these words")
     if options.list:
@@ -616,8 +625,8 @@ def main():
     try:
         if not options.no_baseline:
             # Every test program on the unchanged file: a test that fails anyway would catch everything.
-            needed = (tests if any(fault[4] != [Z] for _, fault in chosen) else []) + \
-                     ([Z] if any(fault[4] == [Z] for _, fault in chosen) else [])
+            needed = (tests if any(fault[4] != [B] for _, fault in chosen) else []) + \
+                     ([B] if any(fault[4] == [B] for _, fault in chosen) else [])
             for test, result in zip(needed, pool.map(lambda t: fault_try(texts, None, [t], compiler), needed)):
                 if result:
                     print("FAIL  unchanged, %s: %s" % result)
@@ -631,7 +640,7 @@ def main():
 
         def attempt(row):
             try:
-                return fault_try(texts, row[1], [Z] if row[1][4] == [Z] else tests, compiler)
+                return fault_try(texts, row[1], [B] if row[1][4] == [B] else tests, compiler)
             except Place as problem:
                 return problem
 
@@ -642,7 +651,7 @@ def main():
             if isinstance(result, Place):
                 print("FAIL  %s the table does not fit the code: %s" % (row, result))
             elif result is None:
-                print("FAIL  %s MISSED by all of: %s" % (row, Z if fault[4] == [Z] else " ".join(tests)))
+                print("FAIL  %s MISSED by all of: %s" % (row, B if fault[4] == [B] else " ".join(tests)))
             elif result[0] == "compiler":
                 print("FAIL  %s does not compile: %s" % (row, result[1][:100]))
             else:

@@ -9,6 +9,7 @@ MathML; everything else is done here: anchors, links between terms, chapters and
 shown with each term, the index of the search box.  Needs pandoc and Python's standard library.
 """
 import argparse
+import base64
 import html
 import json
 import re
@@ -60,8 +61,12 @@ def chapter_order():
 
 
 def picture(path):
-    """An SVG put into the page: its own colours give way to those of the page."""
+    """An SVG put into the page.  The colours of those that pictures.py draws give way to those of the page; one from
+    elsewhere, whose styles and names could collide with the page's, stays apart."""
     svg = path.read_text(encoding="utf-8")
+    if "<style>:root" not in svg:
+        data = base64.b64encode(svg.encode()).decode()
+        return f'<img alt="" src="data:image/svg+xml;base64,{data}">'
     svg = re.sub(r"<\?xml.*?\?>|<!--.*?-->", "", svg, flags=re.S)
     return re.sub(r"<style>:root.*?</style>", "", svg, flags=re.S).strip()
 

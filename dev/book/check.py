@@ -45,7 +45,7 @@ class Page(html.parser.HTMLParser):
         if tag == "a" and "href" in given:
             self.links.append(given["href"])
         for name in ("src", "srcset", "data", "poster"):
-            if name in given:
+            if name in given and not given[name].startswith("data:"):
                 self.outside.append(f"{tag} {name}={given[name]}")
         if tag == "link" and not given.get("href", "").startswith("data:"):
             self.outside.append(f"link {given.get('href')}")
