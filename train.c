@@ -2693,6 +2693,7 @@ static void head_check(const Weights *w, bool tied) {
     const unsigned char *a = weights_find(w, "lm_head.weight", &head);
     const unsigned char *b = weights_find(w, "transformer.wte.weight", &wte);
     if (!b) b = weights_find(w, "wte.weight", &wte);
+    assert(b); /* tensor_read has found it */
     if (a && (strcmp(head->dtype, wte->dtype) || head->bytes != wte->bytes ||
               memcmp(a, b, head->bytes) != 0))
         die("%s: lm_head.weight is not the same as wte.weight, as it must be here", w->path);
@@ -3435,7 +3436,7 @@ static void log_row(Run *run, uint64_t step, double loss, const Evaluation *e,
     fputc(',', run->log);
     if (t) fprintf(run->log, "%.9g", t->accuracy);
     fputc('\n', run->log);
-    if (fflush(run->log) != 0)
+    if (fflush(run->log) != 0 || ferror(run->log))
         die("%s/log.csv: cannot write: %s", run->o->out, strerror(errno));
 }
 

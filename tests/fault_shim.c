@@ -36,6 +36,7 @@ size_t fwrite(const void *data, size_t size, size_t count, FILE *stream) {
     if (stream == stdout || stream == stderr || !fault_due("fwrite"))
         return REAL(fwrite)(data, size, count, stream);
     size_t half = REAL(fwrite)(data, size, count / 2, stream);
+    stream->_flags |= 0x20; /* what ferror() looks at: glibc's _IO_ERR_SEEN */
     errno = ENOSPC;
     return half;
 }

@@ -850,6 +850,23 @@ static void layernorm_edges_check(void) {
           "layernorm of a constant row is the bias");
 }
 
+/* The largest logit is 1000, at each place in turn, in whole lanes or behind them: an exponential
+ * of it would overflow. */
+static void cross_entropy_maximum_check(void) {
+    bool good = true;
+    for (size_t V = 1; V <= 2 * LANES + 1; V++)
+        for (size_t place = 0; place < V; place++) {
+            float logits[2 * LANES + 1] = {0}, losses[2], lse[2];
+            int32_t targets[2] = {(int32_t)place, (int32_t)((place + 1) % V)};
+            logits[place] = 1000;
+            for (int i = 0; i < 2; i++)
+                cross_entropy_forward(losses + i, lse + i, logits, targets + i, 1, V);
+            good = good && losses[0] == 0 && lse[0] == 1000;
+            good = good && losses[1] == (V > 1 ? 1000.0f : 0);
+        }
+    check(good, "cross_entropy finds the largest logit wherever it stands");
+}
+
 /* NaN and infinity must come through: a kernel that swallows them hides a broken run. */
 static void not_finite_check(void) {
     float x[3] = {NAN, 1, 2}, y[3], losses[1], lse[1];
@@ -1059,6 +1076,7 @@ int main(void) {
     table_check();
     products_check();
     layernorm_edges_check();
+    cross_entropy_maximum_check();
     not_finite_check();
     random_check();
     optimizer_check();

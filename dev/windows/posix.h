@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <io.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -43,6 +44,36 @@ static inline int windows_rename(const char *from, const char *to) {
     return -1;
 }
 
+static inline int link(const char *from, const char *to) {
+    if (CreateHardLinkA(to, from, NULL)) return 0;
+    errno = GetLastError() == ERROR_ALREADY_EXISTS ? EEXIST : EACCES;
+    return -1;
+}
+
+/* A stream into memory is a temporary file there, which is read when it is closed; one at a
+ * time. */
+static FILE *windows_memory;
+static char **windows_text;
+static size_t *windows_size;
+
+static inline FILE *open_memstream(char **text, size_t *size) {
+    windows_text = text, windows_size = size;
+    return windows_memory = tmpfile();
+}
+
+static inline int windows_fclose(FILE *stream) {
+    bool good = true;
+    if (stream == windows_memory) {
+        long size = ftell(stream);
+        rewind(stream);
+        *windows_text = (char *)calloc((size_t)size + 1, 1);
+        *windows_size = (size_t)size;
+        good = *windows_text && fread(*windows_text, 1, (size_t)size, stream) == (size_t)size;
+        windows_memory = NULL;
+    }
+    return fclose(stream) == 0 && good ? 0 : EOF;
+}
+
 struct sigaction {
     void (*sa_handler)(int);
     int sa_flags;
@@ -60,6 +91,7 @@ static inline int setenv(const char *name, const char *value, int replace) {
 }
 
 #define open windows_open
+#define fclose windows_fclose
 #define fsync windows_fsync
 #define rename windows_rename
 #define mkdir(path, mode) _mkdir(path)
