@@ -3956,7 +3956,7 @@ static const struct OptionRow {
     {"vocab", "ti", COUNT, AT(vocab), 0, 1 << 20, NULL, "0",
      "0: the bytes that occur; 256: all bytes; more: BPE learned from the text", "Vocabulary"},
     {"tokenizer", "t", TEXT, AT(tokenizer), 0, 0, NULL, NULL,
-     "folder with a vocab.json or merges.txt to use, such as GPT-2's", "Tokenization"},
+     "folder with a tokenizer.json, vocab.json or merges.txt, such as GPT-2's", "Tokenization"},
     {"layers", "ti", COUNT, AT(layers), 1, 1000, NULL, "4", "blocks, L", "Transformer"},
     {"heads", "ti", COUNT, AT(heads), 1, 1000, NULL, "4",
      "attention heads, H; a divisor of channels", "Self-attention"},
