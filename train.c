@@ -2948,84 +2948,64 @@ enum { DECODE_ROWS = 64 }; /* tokens of a prompt that go through the model toget
 typedef struct {
     size_t length;        /* tokens seen, at most the context */
     float *keys, *values; /* (L,context,C) */
-    float *arena;         /* all of these; the rest is room for DECODE_ROWS tokens: */
-    float *x, *norm, *attention, *branch; /* (rows,C) */
-    float *qkv, *wide, *gelu;             /* (rows,3C), (rows,F), (rows,F) */
-    float *mean, *rstd;                   /* (rows): the norms leave them, nobody needs them */
+    Activations *a;       /* room for up to DECODE_ROWS new tokens on their way */
 } Cache;
 
-size_t cache_floats(const Config *config) {
-    size_t C = config->channels;
-    return 2 * config->layers * config->context * C + DECODE_ROWS * (4 * C + 11 * C + 2);
+size_t cache_floats(const Config *config) { /* of keys and values */
+    return 2 * config->layers * config->context * config->channels;
 }
 
 Cache *cache_create(const Config *config) { /* the caller calls cache_destroy */
-    size_t C = config->channels, stored = config->layers * config->context * C;
     Cache *cache = memory_allocate(1, sizeof *cache);
-    float *next = cache->arena = memory_allocate(cache_floats(config), sizeof(float));
-    struct {
-        float **place;
-        size_t count;
-    } parts[] = {{&cache->keys, stored},
-                 {&cache->values, stored},
-                 {&cache->x, DECODE_ROWS * C},
-                 {&cache->norm, DECODE_ROWS * C},
-                 {&cache->attention, DECODE_ROWS * C},
-                 {&cache->branch, DECODE_ROWS * C},
-                 {&cache->qkv, DECODE_ROWS * 3 * C},
-                 {&cache->wide, DECODE_ROWS * 4 * C},
-                 {&cache->gelu, DECODE_ROWS * 4 * C},
-                 {&cache->mean, DECODE_ROWS},
-                 {&cache->rstd, DECODE_ROWS}};
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        *parts[i].place = next;
-        next += parts[i].count;
-    }
+    cache->keys = memory_allocate(cache_floats(config), sizeof *cache->keys);
+    cache->values = cache->keys + cache_floats(config) / 2;
+    cache->a = activations_create(config, 1, DECODE_ROWS, KEEP_NOTHING, 1);
     return cache;
 }
 
 void cache_destroy(Cache *cache) {
     if (!cache) return;
-    free(cache->arena);
+    activations_destroy(cache->a);
+    free(cache->keys);
     free(cache);
 }
 
 /* The block of section 7 for `rows` new tokens: their keys and values go to the cache, and
  * their queries meet all that the cache holds. */
 static void decode_block(const GPT *gpt, Cache *cache, size_t l, size_t rows) {
+    Activations *a = cache->a;
+    const Layer y = layer_of(a, &gpt->config, l);
     size_t C = gpt->config.channels, H = gpt->config.heads, D = C / H, F = 4 * C;
     float *keys = cache->keys + l * gpt->config.context * C;
     float *values = cache->values + l * gpt->config.context * C;
 
-    layernorm_forward(cache->norm, cache->mean, cache->rstd, cache->x, weight_of(gpt, LN1_W, l),
+    layernorm_forward(a->norm, y.ln1_mean, y.ln1_rstd, y.x, weight_of(gpt, LN1_W, l),
                       weight_of(gpt, LN1_B, l), rows, C);
-    matmul_forward(cache->qkv, cache->norm, weight_of(gpt, QKV_W, l), weight_of(gpt, QKV_B, l),
-                   rows, C, 3 * C);
+    matmul_forward(y.qkv, a->norm, weight_of(gpt, QKV_W, l), weight_of(gpt, QKV_B, l), rows, C,
+                   3 * C);
     for (size_t r = 0; r < rows; r++) {
-        memcpy(keys + (cache->length + r) * C, cache->qkv + r * 3 * C + C, C * sizeof *keys);
-        memcpy(values + (cache->length + r) * C, cache->qkv + r * 3 * C + 2 * C,
-               C * sizeof *values);
+        const float *k = y.qkv + r * 3 * C + C, *v = k + C;
+        memcpy(keys + (cache->length + r) * C, k, C * sizeof *keys);
+        memcpy(values + (cache->length + r) * C, v, C * sizeof *values);
     }
     #pragma omp parallel for if (rows * C * cache->length > PARALLEL_ELEMENTS)
     for (size_t rh = 0; rh < rows * H; rh++) {
         size_t r = rh / H, h = rh % H;
-        float lse; /* only the backward pass needs it */
-        attention_queries(cache->attention + r * C + h * D, C, &lse,
-                          cache->qkv + r * 3 * C + h * D, 3 * C, keys + h * D, values + h * D,
-                          C, cache->length + r, 1, 0, D, (Dropout){0});
+        attention_queries(y.attention + r * C + h * D, C, y.lse + rh,
+                          y.qkv + r * 3 * C + h * D, 3 * C, keys + h * D, values + h * D, C,
+                          cache->length + r, 1, 0, D, (Dropout){0});
     }
-    matmul_forward(cache->branch, cache->attention, weight_of(gpt, PROJ_W, l),
-                   weight_of(gpt, PROJ_B, l), rows, C, C);
-    residual_forward(cache->x, cache->x, cache->branch, rows * C);
+    matmul_forward(a->branch, y.attention, weight_of(gpt, PROJ_W, l), weight_of(gpt, PROJ_B, l),
+                   rows, C, C);
+    residual_forward(y.middle, y.x, a->branch, rows * C);
 
-    layernorm_forward(cache->norm, cache->mean, cache->rstd, cache->x, weight_of(gpt, LN2_W, l),
+    layernorm_forward(a->norm, y.ln2_mean, y.ln2_rstd, y.middle, weight_of(gpt, LN2_W, l),
                       weight_of(gpt, LN2_B, l), rows, C);
-    matmul_forward(cache->wide, cache->norm, weight_of(gpt, FC_W, l), weight_of(gpt, FC_B, l),
-                   rows, C, F);
-    gelu_forward(cache->gelu, cache->wide, rows * F);
-    matmul_forward(cache->branch, cache->gelu, weight_of(gpt, OUT_W, l),
-                   weight_of(gpt, OUT_B, l), rows, F, C);
-    residual_forward(cache->x, cache->x, cache->branch, rows * C);
+    matmul_forward(y.fc, a->norm, weight_of(gpt, FC_W, l), weight_of(gpt, FC_B, l), rows, C, F);
+    gelu_forward(a->gelu, y.fc, rows * F);
+    matmul_forward(a->branch, a->gelu, weight_of(gpt, OUT_W, l), weight_of(gpt, OUT_B, l), rows,
+                   F, C);
+    residual_forward(y.x_next, y.middle, a->branch, rows * C);
 }
 
 /* Takes in `count` (at least 1) tokens behind those that the cache holds; logits (V) are those
@@ -3036,14 +3016,13 @@ void gpt_decode(const GPT *gpt, Cache *cache, const int32_t *tokens, size_t coun
     assert(count && cache->length + count <= gpt->config.context);
     for (size_t start = 0; start < count; start += rows) {
         rows = count - start < DECODE_ROWS ? count - start : DECODE_ROWS;
-        embedding_forward(cache->x, tokens + start, weight_of(gpt, WTE, 0),
+        embedding_forward(cache->a->x, tokens + start, weight_of(gpt, WTE, 0),
                           weight_of(gpt, WPE, 0) + cache->length * C, 1, rows, C);
         for (size_t l = 0; l < gpt->config.layers; l++) decode_block(gpt, cache, l, rows);
         cache->length += rows;
     }
-    layernorm_forward(cache->norm, cache->mean, cache->rstd, cache->x + (rows - 1) * C,
-                      weight_of(gpt, LNF_W, 0), weight_of(gpt, LNF_B, 0), 1, C);
-    unembedding_forward(logits, cache->norm, weight_of(gpt, WTE, 0), 1, C, gpt->config.vocab);
+    gpt_final_norm(gpt, cache->a, 1, rows);
+    gpt_logits(gpt, cache->a, logits, rows - 1, 1);
 }
 
 /* --- Sampling ------------------------------------------------------------------------------
@@ -3255,7 +3234,7 @@ void budget_print(FILE *out, const Config *config, size_t micro_batch, int keep,
     size_t T = config->context;
     double P = (double)config_parameters(config);
     double weights = 4 * P, gradients = 4 * P, moments = 8 * P;
-    double cache = 8.0 * (double)(config->layers * T * config->channels);
+    double cache = 4.0 * (double)cache_floats(config);
     Activations a;
     ActivationRow rows[ACTIVATION_ROWS];
     size_t n = activations_plan(&a, config, micro_batch, T, keep, 0, rows);

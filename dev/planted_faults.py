@@ -329,10 +329,10 @@ FAULTS = [
 
     # Inference
     ("decode_block", "keys + (cache->length + r) * C", "keys + r * C", "the cache overwrites its first keys", [M]),
-    ("decode_block", "cache->qkv + r * 3 * C + 2 * C", "cache->qkv + r * 3 * C + C", "keys for values", [M]),
+    ("decode_block", "*v = k + C;", "*v = k;", "keys for values", [M]),
     ("decode_block", "cache->length + r, 1,", "r, 1,", "a query sees the last tokens only", [M]),
     ("gpt_decode", "weight_of(gpt, WPE, 0) + cache->length * C", "weight_of(gpt, WPE, 0)", "every token stands first", [M]),
-    ("gpt_decode", "cache->x + (rows - 1) * C", "cache->x", "logits of the first token", [M]),
+    ("gpt_decode", "logits, rows - 1, 1);", "logits, 0, 1);", "logits of the first token", [M]),
     ("logits_likeliest", "logits[v] > logits[best]", "logits[v] >= logits[best]", "of equals the last one", [S]),
     ("token_sample", "/ s->temperature)", "* s->temperature)", "the temperature turned around", [S]),
     ("token_sample", "n = s->top_k", "n = s->top_k + 1", "one token too many", [S]),

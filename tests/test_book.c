@@ -1020,11 +1020,7 @@ static void compute_memory(void) {
            fit[] = {four + all, four + plan_megabytes(c, 1, KEEP_ALL, NULL),
                     four + plan_megabytes(c, 1, KEEP_STREAM, NULL)};
     number("memory.gpt2.fit", fit, 3);
-    /* The cache is what the context adds to cache_floats(). */
-    Config shorter = gpt2;
-    shorter.context = 512;
-    number_one("memory.gpt2.kv_cache",
-               8 * MB * (double)(cache_floats(&gpt2) - cache_floats(&shorter)));
+    number_one("memory.gpt2.kv_cache", 4 * MB * (double)cache_floats(&gpt2));
     number_one("attention_memory.matrix", 12 * T * T * 4 * MB);
     Config deeper = gpt2;
     deeper.layers = 13;

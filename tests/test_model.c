@@ -270,32 +270,37 @@ static void parts_check(const char *what, const Part *parts, size_t count) {
     check(!*one, "%s: no part shares memory with another %s %s", what, one, other);
 }
 
-static void arenas_check(void) {
-    Config config = {3, 2, 10, 80, 33, true, 0};
-    size_t L = config.layers, H = config.heads, C = config.channels, N = 4 * 7, R = DECODE_ROWS;
-    size_t stored_floats = L * config.context * C;
-    Activations *a = activations_create(&config, 4, 7, KEEP_ALL, 0);
+/* L: the layers that have room of their own; the stream has one more. */
+static void activations_check(const char *what, const Activations *a, const Config *config,
+                              size_t L) {
+    size_t H = config->heads, C = config->channels, N = a->B * a->T;
+    bool training = a->keep != KEEP_NOTHING;
     const Part parts[] = {
-        {"x", a->x, (L + 1) * N * C}, {"ln1_mean", a->ln1_mean, L * N},
+        {"x", a->x, (L + training) * N * C}, {"ln1_mean", a->ln1_mean, L * N},
         {"ln1_rstd", a->ln1_rstd, L * N}, {"qkv", a->qkv, L * N * 3 * C},
         {"attention", a->attention, L * N * C}, {"lse", a->lse, L * N * H},
         {"middle", a->middle, L * N * C}, {"ln2_mean", a->ln2_mean, L * N},
         {"ln2_rstd", a->ln2_rstd, L * N}, {"fc", a->fc, L * N * 4 * C},
         {"norm", a->norm, N * C}, {"gelu", a->gelu, N * 4 * C}, {"branch", a->branch, N * C},
         {"hidden", a->hidden, N * C}, {"lnf_mean", a->lnf_mean, N},
-        {"lnf_rstd", a->lnf_rstd, N}, {"logits", a->logits, N * config.vocab},
+        {"lnf_rstd", a->lnf_rstd, N}, {"logits", a->logits, a->head_rows * config->vocab},
         {"losses", a->losses, N}, {"head_lse", a->head_lse, N}, {"dx", a->dx, N * C},
         {"dbranch", a->dbranch, N * C}, {"dnorm", a->dnorm, N * C},
         {"dwide", a->dwide, N * 4 * C}};
-    parts_check("activations", parts, sizeof parts / sizeof parts[0]);
+    parts_check(what, parts, sizeof parts / sizeof parts[0] - (training ? 0 : 4));
+}
+
+static void arenas_check(void) {
+    Config config = {3, 2, 10, 80, 33, true, 0};
+    size_t stored_floats = config.layers * config.context * config.channels;
+    Activations *a = activations_create(&config, 4, 7, KEEP_ALL, 0);
+    activations_check("activations", a, &config, config.layers);
     activations_destroy(a);
     Cache *c = cache_create(&config);
-    const Part cached[] = {
-        {"keys", c->keys, stored_floats}, {"values", c->values, stored_floats},
-        {"x", c->x, R * C}, {"norm", c->norm, R * C}, {"attention", c->attention, R * C},
-        {"branch", c->branch, R * C}, {"qkv", c->qkv, R * 3 * C}, {"wide", c->wide, R * 4 * C},
-        {"gelu", c->gelu, R * 4 * C}, {"mean", c->mean, R}, {"rstd", c->rstd, R}};
+    const Part cached[] = {{"keys", c->keys, stored_floats},
+                           {"values", c->values, stored_floats}};
     parts_check("KV cache", cached, sizeof cached / sizeof cached[0]);
+    activations_check("activations of new tokens", c->a, &config, 1);
     cache_destroy(c);
 }
 
