@@ -3692,89 +3692,37 @@ void run_train(Run *run) {
  * Each kernel is run alone, at the sizes of this model and micro-batch, on the numbers that a
  * real step has left; its time counts as often as a micro-batch runs it. */
 typedef struct {
-    const char *name;
+    const char *name;    /* NULL: there is no such row */
     double calls, flops; /* in a micro-batch; FLOPs of one call, 0 where memory decides */
 } ProfileRow;
 
-enum {
-    PROFILE_EMBEDDING,
-    PROFILE_NORM,
-    PROFILE_NORM_BACK,
-    PROFILE_MATMUL,
-    PROFILE_MATMUL_BACK,
-    PROFILE_ATTENTION,
-    PROFILE_ATTENTION_BACK,
-    PROFILE_GELU,
-    PROFILE_GELU_BACK,
-    PROFILE_RESIDUAL,
-    PROFILE_DROPOUT,
-    PROFILE_HEAD,
-    PROFILE_HEAD_BACK,
-    PROFILE_LOSS,
-    PROFILE_LOSS_BACK,
-    PROFILE_GRADIENT_NORM,
-    PROFILE_ADAMW,
-    PROFILE_ROWS
-};
-
-static void profile_table(const Run *run, ProfileRow rows[PROFILE_ROWS]) {
-    const Config *c = &run->gpt->config;
-    const Activations *a = run->activations;
-    double N = (double)(a->B * a->T), C = (double)c->channels, L = (double)c->layers;
-    double head = 2.0 * (double)a->head_rows * C * (double)c->vocab;
-    double pieces = N / (double)a->head_rows, block = 24.0 * N * C * C;
-    double attention = 2.0 * N * (double)a->T * C; /* keys up to the query only */
-    double share = (double)run->o->micro_batch / (double)run->o->batch; /* of one update */
-    double drops = c->dropout > 0 ? 4 * L + 2 : 0;
-    ProfileRow all[PROFILE_ROWS] = {
-        {"embedding, both ways", 1, 0},
-        {"layer norm forward (half of them again)", 4 * L + 1, 0},
-        {"layer norm backward", 2 * L + 1, 0},
-        {"matrix products of a block forward", L, block},
-        {"matrix products of a block backward", L, 2 * block},
-        {"attention forward", L, attention},
-        {"attention backward", L, 2.5 * attention},
-        {"GELU forward (half of them again)", 2 * L, 0},
-        {"GELU backward", L, 0},
-        {"residual, both ways", 2 * L, 0},
-        {"dropout outside attention", drops, 0},
-        {"output head forward", pieces, head},
-        {"output head backward", pieces, 2 * head},
-        {"cross-entropy forward", pieces, 0},
-        {"cross-entropy backward", pieces, 0},
-        {"gradient norm, a micro-batch's share", share, 0},
-        {"AdamW, a micro-batch's share", share, 0},
-    };
-    memcpy(rows, all, sizeof all);
-}
-
 /* The four matrix products of a block, in one direction. */
-static void profile_products(GPT *gpt, Activations *a, size_t N, bool backward) {
+static void profile_products(GPT *gpt, Activations *a, bool backward) {
     const Layer y = layer_of(a, &gpt->config, 0);
-    size_t C = gpt->config.channels, F = 4 * C;
-    if (!backward) {
-        matmul_forward(y.qkv, a->norm, weight_of(gpt, QKV_W, 0), weight_of(gpt, QKV_B, 0), N, C,
-                       3 * C);
-        matmul_forward(a->branch, y.attention, weight_of(gpt, PROJ_W, 0),
-                       weight_of(gpt, PROJ_B, 0), N, C, C);
-        matmul_forward(y.fc, a->norm, weight_of(gpt, FC_W, 0), weight_of(gpt, FC_B, 0), N, C,
-                       F);
-        matmul_forward(a->branch, a->gelu, weight_of(gpt, OUT_W, 0), weight_of(gpt, OUT_B, 0),
-                       N, F, C);
-        return;
+    size_t N = a->B * a->T, C = gpt->config.channels, F = 4 * C;
+    const struct {
+        int weight, bias;
+        float *y, *x, *dy, *dx;
+        size_t inputs, outputs;
+    } products[] = {{QKV_W, QKV_B, y.qkv, a->norm, a->dwide, a->dnorm, C, 3 * C},
+                    {PROJ_W, PROJ_B, a->branch, y.attention, a->dbranch, a->dnorm, C, C},
+                    {FC_W, FC_B, y.fc, a->norm, a->dwide, a->dnorm, C, F},
+                    {OUT_W, OUT_B, a->branch, a->gelu, a->dbranch, a->dwide, F, C}};
+    for (int i = 0; i < 4; i++) {
+        int weight = products[i].weight, bias = products[i].bias;
+        size_t inputs = products[i].inputs, outputs = products[i].outputs;
+        if (backward)
+            matmul_backward(products[i].dx, gradient_of(gpt, weight, 0),
+                            gradient_of(gpt, bias, 0), products[i].dy, products[i].x,
+                            weight_of(gpt, weight, 0), N, inputs, outputs);
+        else
+            matmul_forward(products[i].y, products[i].x, weight_of(gpt, weight, 0),
+                           weight_of(gpt, bias, 0), N, inputs, outputs);
     }
-    matmul_backward(a->dwide, gradient_of(gpt, OUT_W, 0), gradient_of(gpt, OUT_B, 0),
-                    a->dbranch, a->gelu, weight_of(gpt, OUT_W, 0), N, F, C);
-    matmul_backward(a->dnorm, gradient_of(gpt, FC_W, 0), gradient_of(gpt, FC_B, 0),
-                    a->dwide, a->norm, weight_of(gpt, FC_W, 0), N, C, F);
-    matmul_backward(a->dnorm, gradient_of(gpt, PROJ_W, 0), gradient_of(gpt, PROJ_B, 0),
-                    a->dbranch, y.attention, weight_of(gpt, PROJ_W, 0), N, C, C);
-    matmul_backward(a->dnorm, gradient_of(gpt, QKV_W, 0), gradient_of(gpt, QKV_B, 0),
-                    a->dwide, a->norm, weight_of(gpt, QKV_W, 0), N, C, 3 * C);
 }
 
 /* Runs one kernel, or what belongs to one row, once. */
-static void profile_call(Run *run, int row) {
+static ProfileRow profile_call(Run *run, int row) {
     GPT *gpt = run->gpt;
     Activations *a = run->activations;
     const Layer y = layer_of(a, &gpt->config, 0);
@@ -3782,88 +3730,107 @@ static void profile_call(Run *run, int row) {
     size_t N = B * T, V = gpt->config.vocab, rows = a->head_rows, P = gpt->parameter_count;
     Dropout inside = dropout_site(gpt, a, 1, H * T * T),
             outside = dropout_site(gpt, a, 2, T * C);
-    const float *wte = weight_of(gpt, WTE, 0);
+    const float *wte = weight_of(gpt, WTE, 0), *norm = weight_of(gpt, LN1_W, 0);
     float *dwte = gradient_of(gpt, WTE, 0);
+    double layers = (double)gpt->config.layers, pieces = (double)N / (double)rows;
+    double block = 24.0 * (double)(N * C * C), head = 2.0 * (double)(rows * C * V);
+    double attention = 2.0 * (double)(N * T * C); /* keys up to the query only */
+    double share = (double)B / (double)run->o->batch; /* of one update */
     switch (row) {
-    case PROFILE_EMBEDDING:
+    case 0:
         embedding_forward(a->x, run->inputs, wte, weight_of(gpt, WPE, 0), B, T, C);
         embedding_backward(dwte, gradient_of(gpt, WPE, 0), a->dx, run->inputs, B, T, C);
-        break;
-    case PROFILE_NORM:
-        layernorm_forward(a->norm, y.ln1_mean, y.ln1_rstd, y.x, weight_of(gpt, LN1_W, 0),
-                          weight_of(gpt, LN1_B, 0), N, C);
-        break;
-    case PROFILE_NORM_BACK:
+        return (ProfileRow){"embedding, both ways", 1, 0};
+    case 1:
+        layernorm_forward(a->norm, y.ln1_mean, y.ln1_rstd, y.x, norm, weight_of(gpt, LN1_B, 0),
+                          N, C);
+        return (ProfileRow){"layer norm forward (half of them again)", 4 * layers + 1, 0};
+    case 2:
         layernorm_backward(a->dx, gradient_of(gpt, LN1_W, 0), gradient_of(gpt, LN1_B, 0),
-                           a->dnorm, y.ln1_mean, y.ln1_rstd, y.x, weight_of(gpt, LN1_W, 0), N,
-                           C);
-        break;
-    case PROFILE_MATMUL: profile_products(gpt, a, N, false); break;
-    case PROFILE_MATMUL_BACK: profile_products(gpt, a, N, true); break;
-    case PROFILE_ATTENTION:
+                           a->dnorm, y.ln1_mean, y.ln1_rstd, y.x, norm, N, C);
+        return (ProfileRow){"layer norm backward", 2 * layers + 1, 0};
+    case 3:
+        profile_products(gpt, a, false);
+        return (ProfileRow){"matrix products of a block forward", layers, block};
+    case 4:
+        profile_products(gpt, a, true);
+        return (ProfileRow){"matrix products of a block backward", layers, 2 * block};
+    case 5:
         attention_forward(y.attention, y.lse, y.qkv, B, T, C, H, inside);
-        break;
-    case PROFILE_ATTENTION_BACK:
+        return (ProfileRow){"attention forward", layers, attention};
+    case 6:
         attention_backward(a->dwide, a->dnorm, y.attention, y.lse, y.qkv, B, T, C, H, inside);
-        break;
-    case PROFILE_GELU: gelu_forward(a->gelu, y.fc, N * F); break;
-    case PROFILE_GELU_BACK: gelu_backward(a->dwide, a->gelu, y.fc, N * F); break;
-    case PROFILE_RESIDUAL:
+        return (ProfileRow){"attention backward", layers, 2.5 * attention};
+    case 7:
+        gelu_forward(a->gelu, y.fc, N * F);
+        return (ProfileRow){"GELU forward (half of them again)", 2 * layers, 0};
+    case 8:
+        gelu_backward(a->dwide, a->gelu, y.fc, N * F);
+        return (ProfileRow){"GELU backward", layers, 0};
+    case 9:
         residual_forward(y.middle, y.x, a->branch, N * C);
         residual_backward(a->dx, a->dbranch, a->dx, N * C);
-        break;
-    case PROFILE_DROPOUT: dropout_forward(a->branch, a->branch, N * C, outside); break;
-    case PROFILE_HEAD: unembedding_forward(a->logits, a->hidden, wte, rows, C, V); break;
-    case PROFILE_HEAD_BACK:
+        return (ProfileRow){"residual, both ways", 2 * layers, 0};
+    case 10:
+        dropout_forward(a->branch, a->branch, N * C, outside);
+        return (ProfileRow){"dropout outside attention",
+                            gpt->config.dropout > 0 ? 4 * layers + 2 : 0, 0};
+    case 11:
+        unembedding_forward(a->logits, a->hidden, wte, rows, C, V);
+        return (ProfileRow){"output head forward", pieces, head};
+    case 12:
         unembedding_backward(a->dnorm, dwte, a->logits, a->hidden, wte, rows, C, V);
-        break;
-    case PROFILE_LOSS:
+        return (ProfileRow){"output head backward", pieces, 2 * head};
+    case 13:
         cross_entropy_forward(a->losses, a->head_lse, a->logits, run->targets, rows, V);
-        break;
-    case PROFILE_LOSS_BACK:
+        return (ProfileRow){"cross-entropy forward", pieces, 0};
+    case 14:
         cross_entropy_backward(a->logits, run->dlosses, a->head_lse, a->logits, run->targets,
                                rows, V);
-        break;
-    case PROFILE_GRADIENT_NORM: gradient_norm(gpt->gradients, P); break;
-    case PROFILE_ADAMW:
+        return (ProfileRow){"cross-entropy backward", pieces, 0};
+    case 15:
+        gradient_norm(gpt->gradients, P);
+        return (ProfileRow){"gradient norm, a micro-batch's share", share, 0};
+    case 16:
         adamw_update(gpt->weights, run->optimizer->m, run->optimizer->v, gpt->gradients, P, 0,
                      0.9f, 0.99f, 1e-8f, 0, 1, 1);
-        break;
+        return (ProfileRow){"AdamW, a micro-batch's share", share, 0};
     }
+    return (ProfileRow){NULL, 0, 0};
 }
 
 /* Prints the table.  The model is not fit for use afterwards. */
 void run_profile(Run *run) {
-    ProfileRow rows[PROFILE_ROWS];
-    double seconds[PROFILE_ROWS], sum = 0, whole = INFINITY, batch = (double)run->o->batch;
+    enum { MOST_ROWS = 32 };
+    ProfileRow rows[MOST_ROWS];
+    double seconds[MOST_ROWS], sum = 0, whole = INFINITY;
+    double share = (double)run->o->micro_batch / (double)run->o->batch;
     OptimizerOptions update = {0.9f, 0.99f, 1e-8f, 0, 1};
+    int count = 0;
     for (int i = 0; i < 4; i++) {
         double start = clock_seconds();
         batch_gradient(run, (uint64_t)i);
         optimizer_step(run->gpt, run->optimizer, &update, 0);
-        double step = (clock_seconds() - start) * (double)run->o->micro_batch / batch;
-        if (step < whole) whole = step;
+        whole = fmin(whole, (clock_seconds() - start) * share);
     }
-    profile_table(run, rows);
-    for (int row = 0; row < PROFILE_ROWS; row++) {
+    for (; (rows[count] = profile_call(run, count)).name; count++) {
         double best = INFINITY, spent = 0;
         for (int i = 0; i < 3 || (spent < 0.1 && i < 100); i++) {
             double start = clock_seconds();
-            profile_call(run, row);
+            profile_call(run, count);
             double once = clock_seconds() - start;
-            best = once < best ? once : best;
+            best = fmin(best, once);
             spent += once;
         }
-        seconds[row] = best * rows[row].calls;
-        sum += seconds[row];
+        seconds[count] = best * rows[count].calls;
+        sum += seconds[count];
     }
     printf("%-42s %8s %7s %7s %10s\n", "kernel", "ms", "share", "calls", "of peak");
-    for (int row = 0; row < PROFILE_ROWS; row++) {
+    for (int row = 0; row < count; row++) {
+        double flops = rows[row].flops * rows[row].calls / seconds[row];
         printf("%-42s %8.2f %6.1f%% %7.4g", rows[row].name, 1e3 * seconds[row],
                100 * seconds[row] / sum, rows[row].calls);
-        if (rows[row].flops > 0)
-            printf(" %9.0f%%",
-                   100 * rows[row].flops * rows[row].calls / seconds[row] / run->peak);
+        if (rows[row].flops > 0) printf(" %9.0f%%", 100 * flops / run->peak);
         putchar('\n');
     }
     printf("%-42s %8.2f\n%-42s %8.2f\n", "all of them", 1e3 * sum,
