@@ -103,6 +103,21 @@ static uint64_t bytes_number(const unsigned char *at, size_t bytes) {
     return number;
 }
 
+/* printf into a text that nobody frees and that lasts until 32 others were lent: the name of a
+ * file on its way into a call, a number in a line of output. */
+__attribute__((format(printf, 1, 2)))
+const char *text_lend(const char *format, ...) {
+    static char texts[32][4096 + 64]; /* no system opens a longer name */
+    static unsigned next;
+    char *text = texts[next++ % 32];
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vsnprintf(text, sizeof texts[0], format, arguments);
+    va_end(arguments);
+    if (length < 0 || (size_t)length >= sizeof texts[0]) die("%.60s...: is too long", text);
+    return text;
+}
+
 /* A whole file, mapped and not read: only pages that are looked at come into memory.  The
  * caller calls file_unmap. */
 Bytes file_map(const char *path) {
@@ -2255,7 +2270,8 @@ double optimizer_step(GPT *gpt, Optimizer *optimizer, const OptimizerOptions *o,
 typedef struct {
     char name[128], dtype[8];
     size_t rank, shape[8];
-    size_t start, bytes; /* from the first byte of the file */
+    const unsigned char *numbers; /* in the mapped file, at any address */
+    size_t bytes;
 } SafeTensor;
 
 typedef struct {
@@ -2278,10 +2294,10 @@ static size_t dtype_bytes(const char *dtype) { /* 0: not known */
     return 0;
 }
 
-static void safetensors_entry(SafeTensors *file, Json *j, const char *name, size_t data_start) {
+static void safetensors_entry(SafeTensors *file, Json *j, const char *name) {
     SafeTensor t = {.rank = 0};
     char key[32];
-    size_t limits[2] = {1, 0}, n = 0, space = file->size - data_start;
+    size_t limits[2] = {1, 0}, n = 0, space = file->size - file->header;
     snprintf(t.name, sizeof t.name, "%s", name);
     json_enter(j, '{');
     while (json_key(j, key, sizeof key)) {
@@ -2310,7 +2326,7 @@ static void safetensors_entry(SafeTensors *file, Json *j, const char *name, size
         die("%s: tensor %s: its offsets do not fit its shape and the file: damaged or not "
             "complete",
             file->path, name);
-    t.start = data_start + limits[0];
+    t.numbers = file->data + file->header + limits[0];
     t.bytes = bytes;
     file->tensors = array_grow(file->tensors, &file->capacity, file->count, sizeof t);
     file->tensors[file->count++] = t;
@@ -2318,7 +2334,7 @@ static void safetensors_entry(SafeTensors *file, Json *j, const char *name, size
 
 static int safetensor_compare_place(const void *a, const void *b) {
     const SafeTensor *s = a, *t = b;
-    if (s->start != t->start) return s->start < t->start ? -1 : 1;
+    if (s->numbers != t->numbers) return s->numbers < t->numbers ? -1 : 1;
     return (s->bytes > t->bytes) - (s->bytes < t->bytes); /* an empty one goes before */
 }
 
@@ -2329,18 +2345,19 @@ static int safetensor_compare_name(const void *a, const void *b) {
 /* The rules for all tensors together, as the official reader has them: no name twice, and every
  * byte behind the header belongs to exactly one tensor.  Leaves them sorted by name. */
 static void safetensors_check(SafeTensors *file) {
-    size_t end = file->header;
+    const unsigned char *end = file->data + file->header;
     if (file->count)
         qsort(file->tensors, file->count, sizeof *file->tensors, safetensor_compare_place);
     for (size_t i = 0; i < file->count; i++) {
         const SafeTensor *t = &file->tensors[i];
-        if (t->start != end)
+        if (t->numbers != end)
             die("%s: the offsets of tensor %s %s", file->path, t->name,
-                t->start < end ? "overlap those of another" : "leave a gap before it");
+                t->numbers < end ? "overlap those of another" : "leave a gap before it");
         end += t->bytes;
     }
-    if (end != file->size)
-        die("%s: %zu bytes at its end belong to no tensor", file->path, file->size - end);
+    if (end != file->data + file->size)
+        die("%s: %td bytes at its end belong to no tensor", file->path,
+            file->data + file->size - end);
     if (file->count)
         qsort(file->tensors, file->count, sizeof *file->tensors, safetensor_compare_name);
     for (size_t i = 1; i < file->count; i++)
@@ -2372,7 +2389,7 @@ SafeTensors *safetensors_open(const char *path) {
     json_enter(&j, '{');
     while (json_key(&j, name, sizeof name)) {
         if (!strcmp(name, "__metadata__")) json_skip(&j);
-        else safetensors_entry(file, &j, name, file->header);
+        else safetensors_entry(file, &j, name);
     }
     json_end(&j);
     safetensors_check(file);
@@ -2386,25 +2403,12 @@ void safetensors_close(SafeTensors *file) {
     free(file);
 }
 
-static const SafeTensor *safetensors_row(const SafeTensors *file, const char *name) {
+/* The tensor of a name, which belongs to the file, or NULL. */
+const SafeTensor *safetensors_find(const SafeTensors *file, const char *name) {
     SafeTensor key = {.rank = 0};
     if (!file->count || strlen(name) >= sizeof key.name) return NULL;
     memcpy(key.name, name, strlen(name) + 1);
     return bsearch(&key, file->tensors, file->count, sizeof key, safetensor_compare_name);
-}
-
-/* The numbers of a tensor, which belong to the file and may lie at any address; NULL if there
- * is none of that name.  A dtype other than the wanted one (NULL: any) ends the program. */
-const void *safetensors_find(const SafeTensors *file, const char *name, const char *dtype,
-                             size_t *count, size_t shape[8], size_t *rank) {
-    const SafeTensor *t = safetensors_row(file, name);
-    if (!t) return NULL;
-    if (dtype && strcmp(t->dtype, dtype))
-        die("%s: tensor %s has type %s, %s is needed", file->path, name, t->dtype, dtype);
-    if (count) *count = t->bytes / dtype_bytes(t->dtype);
-    if (shape) memcpy(shape, t->shape, sizeof t->shape);
-    if (rank) *rank = t->rank;
-    return file->data + t->start;
 }
 
 /* The text that __metadata__ holds under a key, into room; false if there is none. */
@@ -2424,44 +2428,48 @@ bool safetensors_text(const SafeTensors *file, const char *key, char *room, size
     return found;
 }
 
-/* A tensor to be written: its name, its row of the table for the shape, its numbers. */
+/* Numbers to be written: an arena with the table of a model, and what comes before each name. */
 typedef struct {
-    char name[72];
-    const Tensor *like;
-    const float *numbers; /* NULL: zeros */
-} TensorSource;
+    const char *prefix;
+    const float *numbers;
+} Arena;
 
-/* metadata: members of a JSON object, texts all of them. */
-static void safetensors_write(const char *path, const char *metadata,
-                              const TensorSource *tensors, size_t count) {
-    char *header = text_format("{\"__metadata__\": {%s}", metadata);
-    size_t end = 0;
-    for (size_t i = 0; i < count; i++) {
-        const Tensor *t = tensors[i].like;
+/* metadata: members of a JSON object, texts all of them.  zeros: a bias that the model has not
+ * is written as 0, or else left out. */
+static void safetensors_write(const char *path, const char *metadata, const GPT *gpt,
+                              const Arena *arenas, size_t count, bool zeros) {
+    char *header;
+    size_t length, end = 0, rows = gpt->tensor_count;
+    FILE *stream = open_memstream(&header, &length);
+    if (!stream) die("no memory for the header of %s", path);
+    fprintf(stream, "{\"__metadata__\": {%s}", metadata);
+    for (size_t i = 0; i < count * rows; i++) {
+        const Tensor *t = &gpt->table[i % rows];
         size_t start = end;
+        if (!t->count && !zeros) continue;
         end += t->shape[0] * t->shape[1] * sizeof(float);
-        char *second = t->rank == 2 ? text_format(", %zu", t->shape[1]) : text_format("%s", "");
-        char *longer =
-            text_format("%s, \"%s\": {\"dtype\": \"F32\", \"shape\": [%zu%s], "
-                        "\"data_offsets\": [%zu, %zu]}",
-                        header, tensors[i].name, t->shape[0], second, start, end);
-        free(second);
-        free(header);
-        header = longer;
+        fprintf(stream, ", \"%s%s\": {\"dtype\": \"F32\", \"shape\": [%zu",
+                arenas[i / rows].prefix, t->name, t->shape[0]);
+        if (t->rank == 2) fprintf(stream, ", %zu", t->shape[1]);
+        fprintf(stream, "], \"data_offsets\": [%zu, %zu]}", start, end);
     }
-    size_t length = strlen(header) + 1,
-           padded = (length + 7) / 8 * 8; /* the numbers start at 8 n */
+    fputc('}', stream);
+    if (fclose(stream) != 0) die("no memory for the header of %s", path);
+    size_t padded = (length + 7) / 8 * 8; /* the numbers start at a multiple of 8 */
     FileWriter file = file_create(path);
     unsigned char size[8];
     for (int i = 0; i < 8; i++) size[i] = (unsigned char)((uint64_t)padded >> 8 * i);
     file_write(&file, size, sizeof size);
-    file_write(&file, header, length - 1);
-    file_write(&file, "}       ", 1 + padded - length);
-    for (size_t i = 0; i < count; i++) {
-        size_t N = tensors[i].like->shape[0] * tensors[i].like->shape[1];
-        float *zeros = tensors[i].numbers ? NULL : memory_allocate(N, sizeof *zeros);
-        file_write(&file, zeros ? zeros : tensors[i].numbers, N * sizeof(float));
-        free(zeros);
+    file_write(&file, header, length);
+    file_write(&file, "       ", padded - length);
+    for (size_t i = 0; i < count * rows; i++) {
+        const Tensor *t = &gpt->table[i % rows];
+        size_t N = t->shape[0] * t->shape[1];
+        if (!t->count && !zeros) continue;
+        float *none = t->count ? NULL : memory_allocate(N, sizeof *none);
+        file_write(&file, none ? none : arenas[i / rows].numbers + t->offset,
+                   N * sizeof(float));
+        free(none);
     }
     file_commit(&file);
     free(header);
@@ -2470,15 +2478,7 @@ static void safetensors_write(const char *path, const char *metadata,
 /* A model without biases is written with biases of 0: the same function, and every reader of
  * GPT-2 models has all that it looks for. */
 static void weights_write(const GPT *gpt, const char *path) {
-    TensorSource *sources = memory_allocate(gpt->tensor_count, sizeof *sources);
-    for (size_t i = 0; i < gpt->tensor_count; i++) {
-        const Tensor *t = &gpt->table[i];
-        sources[i].like = t;
-        sources[i].numbers = t->count ? gpt->weights + t->offset : NULL;
-        memcpy(sources[i].name, t->name, sizeof t->name);
-    }
-    safetensors_write(path, "\"format\": \"pt\"", sources, gpt->tensor_count);
-    free(sources);
+    safetensors_write(path, "\"format\": \"pt\"", gpt, &(Arena){"", gpt->weights}, 1, true);
 }
 
 static void config_write(const Config *config, const char *path) {
@@ -2522,12 +2522,10 @@ char *config_problem(const Config *c) {
 }
 
 /* Reads a config.json.  What would make the model compute something else than this file does is
- * refused; what does not matter here is passed over.  *tied (or NULL) gets: does the model say
- * that its output head is wte? */
+ * refused; what does not matter here is passed over.  *tied gets: does the model say that
+ * its output head is wte? */
 static Config config_read(const char *path, bool *tied) {
     Config c = {.bias = true};
-    bool unused;
-    if (!tied) tied = &unused;
     *tied = true;
     Bytes text = file_read(path);
     Json j = {text.data, text.size, 0, path, true};
@@ -2602,9 +2600,7 @@ static void weights_open_shards(Weights *w, const char *folder) {
             json_string(&j, shard, sizeof shard);
             if (strchr(shard, '/') || strchr(shard, '\\')) /* it could lead anywhere */
                 die("%s: %s is not the name of a file in this folder", w->path, shard);
-            char *path = text_format("%s/%s", folder, shard);
-            weights_add(w, path);
-            free(path);
+            weights_add(w, text_lend("%s/%s", folder, shard));
         }
     }
     json_end(&j);
@@ -2612,16 +2608,12 @@ static void weights_open_shards(Weights *w, const char *folder) {
 }
 
 static Weights weights_open(const char *folder) {
-    Weights w = {.path = text_format("%s/model.safetensors.index.json", folder)};
-    char *whole = text_format("%s/model.safetensors", folder);
-    if (access(whole, F_OK) == 0 || access(w.path, F_OK) != 0) {
-        free(w.path);
-        w.path = whole;
-        weights_add(&w, whole);
-    } else {
-        free(whole);
-        weights_open_shards(&w, folder);
-    }
+    const char *whole = text_lend("%s/model.safetensors", folder);
+    const char *index = text_lend("%s.index.json", whole);
+    bool shards = access(whole, F_OK) != 0 && access(index, F_OK) == 0;
+    Weights w = {.path = text_format("%s", shards ? index : whole)};
+    if (shards) weights_open_shards(&w, folder);
+    else weights_add(&w, whole);
     return w;
 }
 
@@ -2631,17 +2623,19 @@ static void weights_close(Weights *w) {
     free(w->path);
 }
 
-/* The numbers of a tensor, or NULL; *row gets what is known of them. */
-static const unsigned char *weights_find(const Weights *w, const char *name,
-                                         const SafeTensor **row) {
-    const unsigned char *numbers = NULL;
+/* A tensor of the model, or NULL.  OpenAI's own files name it without "transformer.". */
+static const SafeTensor *weights_find(const Weights *w, const char *name) {
+    static const char prefix[] = "transformer.";
+    bool longer = !strncmp(name, prefix, sizeof prefix - 1);
+    const SafeTensor *found = NULL;
     for (size_t i = 0; i < w->count; i++) {
-        const SafeTensor *found = safetensors_row(w->files[i], name);
-        if (found && numbers)
-            die("%s: tensor %s stands in another shard too", w->files[i]->path, name);
-        if (found) numbers = w->files[i]->data + (*row = found)->start;
+        const SafeTensor *t = safetensors_find(w->files[i], name);
+        if (!t && longer) t = safetensors_find(w->files[i], name + sizeof prefix - 1);
+        if (t && found)
+            die("%s: tensor %s stands in another shard too", w->files[i]->path, t->name);
+        if (t) found = t;
     }
-    return numbers;
+    return found;
 }
 
 /* Sets floats to what a file holds.  Both kinds of half precision are a float with fewer bits:
@@ -2665,23 +2659,20 @@ static void numbers_convert(float *to, const unsigned char *from, const char *dt
 
 /* Reads one tensor of the model.  A bias that the model has not may be there if it is 0. */
 static void tensor_read(const Weights *w, const Tensor *t, float *weights) {
-    const SafeTensor *row = NULL;
-    const unsigned char *numbers = weights_find(w, t->name, &row);
-    if (!numbers) /* as OpenAI's own files name it */
-        numbers = weights_find(w, t->name + strlen("transformer."), &row);
-    for (size_t i = 0; numbers && !t->count && i < row->bytes; i++)
-        if (numbers[i])
+    const SafeTensor *row = weights_find(w, t->name);
+    for (size_t i = 0; row && !t->count && i < row->bytes; i++)
+        if (row->numbers[i])
             die("%s: config.json says that there are no biases, but %s is not 0", w->path,
                 row->name);
     if (!t->count) return;
-    if (!numbers) die("%s: tensor %s is missing", w->path, t->name);
+    if (!row) die("%s: tensor %s is missing", w->path, t->name);
     if (strcmp(row->dtype, "F32") && strcmp(row->dtype, "F16") && strcmp(row->dtype, "BF16"))
         die("%s: tensor %s has type %s; F32, F16 or BF16 is needed", w->path, row->name,
             row->dtype);
     if (row->rank != t->rank || row->shape[0] != t->shape[0] ||
         (t->rank == 2 && row->shape[1] != t->shape[1]))
         die("%s: tensor %s has not the shape that config.json asks for", w->path, row->name);
-    numbers_convert(weights, numbers, row->dtype, t->count);
+    numbers_convert(weights, row->numbers, row->dtype, t->count);
     for (size_t i = 0; i < t->count; i++)
         if (!isfinite(weights[i]))
             die("%s: tensor %s holds a number that is not finite", w->path, row->name);
@@ -2689,33 +2680,30 @@ static void tensor_read(const Weights *w, const Tensor *t, float *weights) {
 
 /* The output head is wte here.  A file may hold it a second time, but no other one. */
 static void head_check(const Weights *w, bool tied) {
-    const SafeTensor *head = NULL, *wte = NULL;
-    const unsigned char *a = weights_find(w, "lm_head.weight", &head);
-    const unsigned char *b = weights_find(w, "transformer.wte.weight", &wte);
-    if (!b) b = weights_find(w, "wte.weight", &wte);
-    assert(b); /* tensor_read has found it */
-    if (a && (strcmp(head->dtype, wte->dtype) || head->bytes != wte->bytes ||
-              memcmp(a, b, head->bytes) != 0))
+    const SafeTensor *head = weights_find(w, "lm_head.weight");
+    const SafeTensor *wte = weights_find(w, "transformer.wte.weight");
+    assert(wte); /* tensor_read has found it */
+    if (head && (strcmp(head->dtype, wte->dtype) || head->bytes != wte->bytes ||
+                 memcmp(head->numbers, wte->numbers, head->bytes) != 0))
         die("%s: lm_head.weight is not the same as wte.weight, as it must be here", w->path);
-    if (!a && !tied)
+    if (!head && !tied)
         die("%s: tensor lm_head.weight is missing: config.json says that it is not wte.weight",
             w->path);
 }
 
 /* Reads DIR/config.json and the weights.  The caller calls gpt_destroy. */
 GPT *model_read(const char *folder, bool training) {
-    char *config_path = text_format("%s/config.json", folder);
     bool tied;
-    Config config = config_read(config_path, &tied);
+    Config config = config_read(text_lend("%s/config.json", folder), &tied);
     Weights weights = weights_open(folder);
     if (config_parameters(&config) > weights.bytes / 2) /* before a byte is allocated */
-        die("%s: holds fewer numbers than the model of %s has", weights.path, config_path);
+        die("%s: holds fewer numbers than the model of %s/config.json has", weights.path,
+            folder);
     GPT *gpt = gpt_create(&config, training);
     for (size_t i = 0; i < gpt->tensor_count; i++)
         tensor_read(&weights, &gpt->table[i], gpt->weights + gpt->table[i].offset);
     head_check(&weights, tied);
     weights_close(&weights);
-    free(config_path);
     return gpt;
 }
 
@@ -2723,15 +2711,11 @@ GPT *model_read(const char *folder, bool training) {
  * they stand there. */
 static void model_files(const GPT *gpt, const Tokenizer *tokenizer, const char *folder) {
     folder_create(folder);
-    char *config_path = text_format("%s/config.json", folder);
-    char *weights_path = text_format("%s/model.safetensors", folder);
     if (tokenizer) {
         tokenizer_save(tokenizer, folder);
-        config_write(&gpt->config, config_path);
+        config_write(&gpt->config, text_lend("%s/config.json", folder));
     }
-    weights_write(gpt, weights_path);
-    free(config_path);
-    free(weights_path);
+    weights_write(gpt, text_lend("%s/model.safetensors", folder));
 }
 
 /* Writes the model and its tokenizer into a folder: all four files, or none. */
@@ -2781,38 +2765,34 @@ uint64_t weights_fingerprint(const GPT *gpt) {
 
 /* Does DIR/model.safetensors hold the weights with this fingerprint? */
 static bool model_matches(const char *folder, uint64_t weights) {
-    char *path = text_format("%s/model.safetensors", folder);
+    const char *path = text_lend("%s/model.safetensors", folder);
     uint64_t print = 0;
-    bool there = access(path, F_OK) == 0;
-    if (there) {
-        SafeTensors *file = safetensors_open(path);
-        for (size_t i = 0; i < file->count; i++)
-            print += tensor_fingerprint(file->tensors[i].name,
-                                        file->data + file->tensors[i].start,
-                                        file->tensors[i].bytes);
-        safetensors_close(file);
+    if (access(path, F_OK) != 0) return false;
+    SafeTensors *file = safetensors_open(path);
+    for (size_t i = 0; i < file->count; i++) {
+        const SafeTensor *t = &file->tensors[i];
+        print += tensor_fingerprint(t->name, t->numbers, t->bytes);
     }
-    free(path);
-    return there && print == weights;
+    safetensors_close(file);
+    return print == weights;
 }
+
+/* What a save writes into a folder, in the order in which the files take their names. */
+static const char *const STATE_FILES[] = {"state.safetensors", "vocab.json", "merges.txt",
+                                          "config.json", "model.safetensors", NULL};
 
 /* Where a save was cut off among its renames, gives the files their names: all are complete if
  * the state has its own.  Files of a save that did not come so far are passed over. */
 static void save_finish(const char *folder, uint64_t weights) {
-    static const char *const names[] = {"vocab.json", "merges.txt", "config.json",
-                                        "model.safetensors"};
-    char *waiting = text_format("%s/model.safetensors.tmp", folder);
-    bool cut_off = access(waiting, F_OK) == 0 && !model_matches(folder, weights);
-    for (size_t i = 0; cut_off && i < sizeof names / sizeof *names; i++) {
-        char *path = text_format("%s/%s", folder, names[i]);
-        char *temporary = text_format("%s.tmp", path);
+    const char *waiting = text_lend("%s/model.safetensors.tmp", folder);
+    if (access(waiting, F_OK) != 0 || model_matches(folder, weights)) return;
+    for (size_t i = 1; STATE_FILES[i]; i++) {
+        const char *path = text_lend("%s/%s", folder, STATE_FILES[i]);
+        const char *temporary = text_lend("%s.tmp", path);
         if (access(temporary, F_OK) == 0 && rename(temporary, path) != 0)
             die("%s: cannot rename: %s", temporary, strerror(errno));
         folder_flush(path);
-        free(temporary);
-        free(path);
     }
-    free(waiting);
 }
 
 /* What a run knows beside its weights and moments. */
@@ -2829,17 +2809,7 @@ enum { STATE_VERSION = 1 };
 /* settings: members of a JSON object; section 12 makes them from the table of options. */
 static void state_write(const char *path, const GPT *gpt, const Optimizer *optimizer,
                         const Progress *p, const char *settings) {
-    TensorSource *sources = memory_allocate(2 * gpt->tensor_count, sizeof *sources);
-    size_t n = 0;
-    for (int moment = 0; moment < 2; moment++)
-        for (size_t i = 0; i < gpt->tensor_count; i++) {
-            const Tensor *t = &gpt->table[i];
-            if (!t->count) continue;
-            sources[n].like = t;
-            sources[n].numbers = (moment ? optimizer->v : optimizer->m) + t->offset;
-            snprintf(sources[n].name, sizeof sources[n].name, "%c.%s", "mv"[moment], t->name);
-            n++;
-        }
+    const Arena moments[] = {{"m.", optimizer->m}, {"v.", optimizer->v}};
     char *metadata = text_format(
         "\"version\": \"%d\", \"step\": \"%" PRIu64 "\", \"best_loss\": \"%.17g\", "
         "\"shown_loss\": \"%.17g\", \"best_step\": \"%" PRIu64 "\", \"bad_evaluations\": "
@@ -2849,9 +2819,8 @@ static void state_write(const char *path, const GPT *gpt, const Optimizer *optim
         STATE_VERSION, optimizer->step, p->best_loss, p->shown_loss, p->best_step,
         p->bad_evaluations, p->seconds, p->weights, p->best_weights, p->corpus, p->tokenizer,
         settings);
-    safetensors_write(path, metadata, sources, n);
+    safetensors_write(path, metadata, gpt, moments, 2, false);
     free(metadata);
-    free(sources);
 }
 
 /* A number of the metadata, from 0 to `high`; NaN is one too. */
@@ -2894,8 +2863,7 @@ Progress state_progress(const SafeTensors *file) {
 /* Opens DIR/state.safetensors, and sees to it that DIR and DIR/best hold the models that belong
  * to it.  The caller calls safetensors_close. */
 SafeTensors *state_open(const char *folder) {
-    char *path = text_format("%s/state.safetensors", folder);
-    char *best = text_format("%s/best", folder);
+    const char *path = text_lend("%s/state.safetensors", folder);
     if (access(path, F_OK) != 0) die("%s: there is no run to resume: no such file", path);
     SafeTensors *file = safetensors_open(path);
     uint64_t version = state_count(file, "version");
@@ -2904,12 +2872,11 @@ SafeTensors *state_open(const char *folder) {
             version, STATE_VERSION);
     Progress saved = state_progress(file);
     save_finish(folder, saved.weights);
-    if (saved.best_weights) save_finish(best, saved.best_weights); /* 0: there is no best yet */
+    if (saved.best_weights) /* 0: there is no best yet */
+        save_finish(text_lend("%s/best", folder), saved.best_weights);
     if (!model_matches(folder, saved.weights))
         die("%s/model.safetensors: is not the model that the run's state was saved with",
             folder);
-    free(best);
-    free(path);
     return file;
 }
 
@@ -2920,14 +2887,14 @@ void state_read(const SafeTensors *file, const GPT *gpt, Optimizer *optimizer) {
         float *to = moment ? optimizer->v : optimizer->m;
         for (size_t i = 0; i < gpt->tensor_count; i++) {
             const Tensor *t = &gpt->table[i];
-            char name[72];
-            size_t count = 0;
+            const char *name = text_lend("%c.%s", "mv"[moment], t->name);
+            const SafeTensor *from = safetensors_find(file, name);
             if (!t->count) continue;
-            snprintf(name, sizeof name, "%c.%s", "mv"[moment], t->name);
-            const void *numbers = safetensors_find(file, name, "F32", &count, NULL, NULL);
-            if (!numbers || count != t->count)
+            if (from && strcmp(from->dtype, "F32"))
+                die("%s: tensor %s has type %s, F32 is needed", file->path, name, from->dtype);
+            if (!from || from->bytes != t->count * sizeof(float))
                 die("%s: tensor %s is missing or has not the model's shape", file->path, name);
-            memcpy(to + t->offset, numbers, count * sizeof(float));
+            memcpy(to + t->offset, from->numbers, from->bytes);
         }
         for (size_t i = 0; i < gpt->parameter_count; i++)
             if (!(isfinite(to[i]) && (!moment || to[i] >= 0)))
@@ -3194,16 +3161,12 @@ double peak_flops(void) {
     return best;
 }
 
-/* A number of bytes as a person reads it; eight results can be in use at a time. */
+/* A number of bytes as a person reads it. */
 static const char *bytes_text(double bytes) {
-    static char texts[8][32];
-    static unsigned next;
-    char *text = texts[next++ % 8];
     const char *units[] = {"B", "KB", "MB", "GB", "TB", "PB"};
     int unit = 0;
     for (; bytes >= 1000 && unit < 5; unit++) bytes /= 1000;
-    snprintf(text, sizeof texts[0], unit ? "%.1f %s" : "%.0f %s", bytes, units[unit]);
-    return text;
+    return text_lend("%.*f %s", unit > 0, bytes, units[unit]);
 }
 
 /* The table of tensors; those of the L blocks, which are alike, share a row. */
@@ -3535,17 +3498,9 @@ static int step_compare(const void *a, const void *b) { /* the larger one first 
     return x < y ? 1 : x > y ? -1 : 0;
 }
 
-static const char *const STATE_FILES[] = {"state.safetensors", "vocab.json", "merges.txt",
-                                          "config.json", "model.safetensors"};
-enum { STATE_FILE_COUNT = sizeof STATE_FILES / sizeof *STATE_FILES };
-
 /* Takes away a folder OUT/step-N, with our files in it; others keep it alive. */
 static void kept_remove(const char *folder) {
-    for (int i = 0; i < STATE_FILE_COUNT; i++) {
-        char *path = text_format("%s/%s", folder, STATE_FILES[i]);
-        unlink(path);
-        free(path);
-    }
+    for (size_t i = 0; STATE_FILES[i]; i++) unlink(text_lend("%s/%s", folder, STATE_FILES[i]));
     rmdir(folder);
 }
 
@@ -3562,11 +3517,8 @@ static void kept_trim(const char *out, size_t keep) {
         }
     if (folder) closedir(folder);
     if (count) qsort(steps, count, sizeof *steps, step_compare);
-    for (size_t i = keep; i < count; i++) {
-        char *old = text_format("%s/step-%" PRIu64, out, steps[i]);
-        kept_remove(old);
-        free(old);
-    }
+    for (size_t i = keep; i < count; i++)
+        kept_remove(text_lend("%s/step-%" PRIu64, out, steps[i]));
     free(steps);
 }
 
@@ -3577,13 +3529,10 @@ static void kept_add(const char *out, uint64_t step) {
     char *unfinished = text_format("%s.tmp", folder);
     kept_remove(unfinished);
     folder_create(unfinished);
-    for (int i = 0; i < STATE_FILE_COUNT; i++) {
-        char *from = text_format("%s/%s", out, STATE_FILES[i]);
-        char *to = text_format("%s/%s", unfinished, STATE_FILES[i]);
-        if (link(from, to) != 0)
+    for (size_t i = 0; STATE_FILES[i]; i++) {
+        const char *to = text_lend("%s/%s", unfinished, STATE_FILES[i]);
+        if (link(text_lend("%s/%s", out, STATE_FILES[i]), to) != 0)
             die("%s: cannot be kept: %s; %s holds what was saved", to, strerror(errno), out);
-        free(from);
-        free(to);
     }
     kept_remove(folder); /* of a run that came here before */
     if (rename(unfinished, folder) != 0)
@@ -3606,15 +3555,15 @@ static void run_save(Run *run, bool improved) {
     p->weights = weights_fingerprint(run->gpt);
     if (improved) p->best_weights = p->weights;
     p->seconds = clock_seconds() - run->start;
-    char *state = text_format("%s/state.safetensors", o->out);
-    char *models[] = {text_format("%s/model.safetensors", o->out),
-                      text_format("%s/model.safetensors", run->best_folder)};
     if (fsync(fileno(run->log)) != 0 && errno != EINVAL)
         die("%s/log.csv: cannot write: %s", o->out, strerror(errno));
     files_hold();
-    state_write(state, run->gpt, run->optimizer, p, run->settings);
-    for (int i = 0; i < 2; i++) /* of the older run no model is to be seen with new settings */
-        if (run->replaces) file_drop(models[i]);
+    state_write(text_lend("%s/state.safetensors", o->out), run->gpt, run->optimizer, p,
+                run->settings);
+    if (run->replaces) { /* of the older run no model is to be seen with new settings */
+        file_drop(text_lend("%s/model.safetensors", o->out));
+        file_drop(text_lend("%s/model.safetensors", run->best_folder));
+    }
     model_files(run->gpt, run->saved ? NULL : run->tokenizer, o->out);
     if (improved)
         model_files(run->gpt, run->saved_best ? NULL : run->tokenizer, run->best_folder);
@@ -3627,16 +3576,12 @@ static void run_save(Run *run, bool improved) {
         kept_add(o->out, step);
         kept_trim(o->out, o->keep);
     }
-    free(state);
-    free(models[0]);
-    free(models[1]);
 }
 
 /* Says how a run ended. */
 static void run_report(const Run *run, uint64_t step, bool stopped_early) {
     const Options *o = run->o;
-    char *best = text_format("%s/model.safetensors", run->best_folder);
-    bool there = access(best, F_OK) == 0;
+    bool there = access(text_lend("%s/model.safetensors", run->best_folder), F_OK) == 0;
     if (interrupted)
         fprintf(stderr, "interrupted after step %" PRIu64 ", which is saved; to go on: "
                 "./train --resume %s\n", step, o->out);
@@ -3650,7 +3595,6 @@ static void run_report(const Run *run, uint64_t step, bool stopped_early) {
     printf("\nthe last model is in %s%s%s\nlet it write: ./train generate%s --model %s\n",
            o->out, there ? ", the best in " : "", there ? run->best_folder : "",
            o->rows ? " --rows" : "", there ? run->best_folder : o->out);
-    free(best);
 }
 
 /* The loop itself.  Ends after o->steps steps, on Ctrl-C or SIGTERM, or when the validation
@@ -4361,9 +4305,8 @@ static Tokenizer *run_tokenizer(const Options *o, const Bytes *text) {
 static Config run_config(const Options *o, size_t vocab) {
     const char *folder = o->resume ? o->resume : o->init;
     if (folder) {
-        char *path = text_format("%s/config.json", folder);
-        Config config = config_read(path, NULL);
-        free(path);
+        bool tied; /* model_read looks at that */
+        Config config = config_read(text_lend("%s/config.json", folder), &tied);
         if (vocab > config.vocab)
             die("%s: its tokenizer has more tokens than its model", folder);
         if (o->init && o->context > config.context)
@@ -4399,12 +4342,8 @@ static void run_allocate(Run *run, const Config *config) {
 
 /* Is there a run in this folder, or a model? */
 static bool run_exists(const char *folder) {
-    char *model = text_format("%s/model.safetensors", folder);
-    char *state = text_format("%s/state.safetensors", folder);
-    bool there = access(model, F_OK) == 0 || access(state, F_OK) == 0;
-    free(model);
-    free(state);
-    return there;
+    return access(text_lend("%s/model.safetensors", folder), F_OK) == 0 ||
+           access(text_lend("%s/state.safetensors", folder), F_OK) == 0;
 }
 
 /* Opens log.csv and samples.txt: new ones, or those of the run that is resumed, log.csv without
@@ -4413,8 +4352,8 @@ static void run_log(Run *run) {
     static const char header[] = "step,epoch,tokens,loss,val_loss,val_bits_per_byte,lr,norm,"
                                  "tokens_per_second,seconds,val_accuracy,train_accuracy\n";
     const Options *o = run->o;
-    char *path = text_format("%s/log.csv", o->out);
-    char *old_path = text_format("%s/log.csv", o->resume ? o->resume : "");
+    const char *path = text_lend("%s/log.csv", o->out), *samples;
+    const char *old_path = text_lend("%s/log.csv", o->resume ? o->resume : "");
     bool there = o->resume && access(old_path, F_OK) == 0;
     Bytes old = there ? file_read(old_path) : (Bytes){NULL, 0};
     size_t kept = 0, length = sizeof header - 1;
@@ -4427,15 +4366,12 @@ static void run_log(Run *run) {
     FileWriter file = file_create(path);
     file_write(&file, kept ? (char *)old.data : header, kept ? kept : length);
     file_commit(&file);
+    free(old.data);
     run->log = fopen(path, "a");
     if (!run->log) die("%s: cannot open: %s", path, strerror(errno));
-    free(path);
-    path = text_format("%s/samples.txt", o->out);
-    run->samples = fopen(path, o->resume && !strcmp(o->out, o->resume) ? "a" : "w");
-    if (!run->samples) die("%s: cannot open: %s", path, strerror(errno));
-    free(old.data);
-    free(old_path);
-    free(path);
+    samples = text_lend("%s/samples.txt", o->out);
+    run->samples = fopen(samples, o->resume && !strcmp(o->out, o->resume) ? "a" : "w");
+    if (!run->samples) die("%s: cannot open: %s", samples, strerror(errno));
 }
 
 /* Which text and which vocabulary a run is trained on, in two numbers. */

@@ -28,16 +28,15 @@ static void fuzz_save(const char *path, const void *data, size_t size) {
 static void fuzz_safetensors(const uint8_t *data, size_t size) {
     fuzz_save(paths[WEIGHTS], data, size);
     SafeTensors *file = safetensors_open(paths[WEIGHTS]);
-    size_t sum = 0, count, rank, shape[8];
+    size_t sum = 0;
     volatile unsigned char seen;
     for (size_t i = 0; i < file->count; i++) {
-        const char *name = file->tensors[i].name;
-        assert(i == 0 || strcmp(file->tensors[i - 1].name, name) < 0);
-        const unsigned char *numbers = safetensors_find(file, name, NULL, &count, shape, &rank);
-        size_t bytes = count * dtype_bytes(file->tensors[i].dtype), product = 1;
-        for (size_t d = 0; d < rank; d++) product *= shape[d];
-        assert(numbers && product == count && bytes == file->tensors[i].bytes);
-        if (bytes) seen = numbers[0], seen = numbers[bytes - 1];
+        const SafeTensor *t = &file->tensors[i];
+        assert(i == 0 || strcmp(file->tensors[i - 1].name, t->name) < 0);
+        size_t bytes = dtype_bytes(t->dtype);
+        for (size_t d = 0; d < t->rank; d++) bytes *= t->shape[d];
+        assert(safetensors_find(file, t->name) == t && bytes == t->bytes);
+        if (bytes) seen = t->numbers[0], seen = t->numbers[bytes - 1];
         sum += bytes;
     }
     assert(8 + bytes_number(file->data, 8) + sum == size);
@@ -55,7 +54,8 @@ static void fuzz_model(const uint8_t *data, size_t size) {
 
 static void fuzz_config(const uint8_t *data, size_t size) {
     fuzz_save(paths[CONFIG], data, size);
-    Config config = config_read(paths[CONFIG], NULL);
+    bool tied;
+    Config config = config_read(paths[CONFIG], &tied);
     char *problem = config_problem(&config);
     assert(!problem && config_parameters(&config) > 0);
 }
@@ -114,16 +114,11 @@ static void seed_save(const char *name, const void *before, size_t length, Bytes
 
 /* Some tensors of a model in a file: a shard. */
 static void shard_save(const GPT *gpt, size_t from, size_t to, const char *name) {
-    TensorSource *sources = memory_allocate(to - from, sizeof *sources);
-    for (size_t i = from; i < to; i++) {
-        sources[i - from] = (TensorSource){.like = &gpt->table[i],
-                                           .numbers = gpt->weights + gpt->table[i].offset};
-        snprintf(sources[i - from].name, sizeof sources->name, "%s", gpt->table[i].name);
-    }
-    char *path = text_format("%s/%s", folder, name);
-    safetensors_write(path, "", sources, to - from);
-    free(path);
-    free(sources);
+    GPT part = *gpt;
+    part.table += from;
+    part.tensor_count = to - from;
+    safetensors_write(text_lend("%s/%s", folder, name), "", &part, &(Arena){"", gpt->weights}, 1,
+                      true);
 }
 
 /* A small model in the scratch folder, and seeds made of its files. */

@@ -407,12 +407,14 @@ static size_t shape_count(const Case *c, const char *shape) {
  * element count must be the one that the case's sizes say. */
 static const void *reference_find(const SafeTensors *file, const char *name, const char *dtype,
                                   size_t expected, bool optional) {
-    size_t count = 0, shape[8], rank;
-    const void *data = safetensors_find(file, name, dtype, &count, shape, &rank);
-    if (!data && !optional) die("the reference has no tensor %s of type %s", name, dtype);
-    if (data && count != expected)
+    const SafeTensor *t = safetensors_find(file, name);
+    if (!t && optional) return NULL;
+    if (!t || strcmp(t->dtype, dtype))
+        die("the reference has no tensor %s of type %s", name, dtype);
+    size_t count = t->bytes / dtype_bytes(dtype);
+    if (count != expected)
         die("%s has %zu elements in the reference, %zu here", name, count, expected);
-    return data;
+    return t->numbers;
 }
 
 static bool role_is_input(Role role) { return role == INPUT || role == UPSTREAM; }

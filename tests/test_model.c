@@ -31,13 +31,14 @@ typedef struct {
 /* A tensor that must be there, with so many elements. */
 static const void *stored(const Model *m, const char *dtype, size_t expected,
                           const char *name) {
-    size_t count = 0, shape[8], rank;
-    const void *data = safetensors_find(m->file, name, dtype, &count, shape, &rank);
-    if (!data) die("the reference of model %s has no tensor %s", m->name, name);
+    const SafeTensor *t = safetensors_find(m->file, name);
+    if (!t || strcmp(t->dtype, dtype))
+        die("the reference of model %s has no tensor %s of type %s", m->name, name, dtype);
+    size_t count = t->bytes / dtype_bytes(dtype);
     if (count != expected)
         die("model %s: %s has %zu elements in the reference, %zu here", m->name, name, count,
             expected);
-    return data;
+    return t->numbers;
 }
 
 static void *copy_of(const void *data, size_t bytes) {
