@@ -421,29 +421,27 @@ void tokens_collect(Corpus *corpus, const char *const *paths, size_t vocab) {
 /* The corpus in three parts: the last `test` of it, before that `validation`, the rest for
  * training; or those that its files made up.  Of rows, the nearest whole numbers. */
 void corpus_split(const Corpus *corpus, double validation, double test, Split splits[SPLITS]) {
-    if (corpus->rows) {
-        double rows = (double)corpus->row_count;
-        size_t starts[SPLITS + 1] = {0, (size_t)(rows * (1.0 - validation - test) + 0.5),
-                                     (size_t)(rows * (1.0 - test) + 0.5), corpus->row_count};
-        for (int i = 0; i < SPLITS; i++) {
-            const Row *first = corpus->rows + starts[i], *last = corpus->rows + starts[i + 1];
-            splits[i] = (Split){corpus->tokens, last->start - first->start, SPLIT_NAMES[i],
-                                first, (size_t)(last - first)};
-        }
-        return;
-    }
-    size_t train_end = (size_t)((double)corpus->count * (1.0 - validation - test) + 1e-6);
-    size_t test_start = train_end + (size_t)((double)corpus->count * validation + 1e-6);
-    if (test == 0) test_start = corpus->count;
     const size_t *parts = corpus->parts;
-    if (parts[SPLIT_TRAIN] + parts[SPLIT_VALIDATION] + parts[SPLIT_TEST]) {
+    size_t all = corpus->rows ? corpus->row_count : corpus->count, train_end, test_start;
+    if (corpus->rows) {
+        train_end = (size_t)((double)all * (1.0 - validation - test) + 0.5);
+        test_start = (size_t)((double)all * (1.0 - test) + 0.5);
+    } else if (parts[SPLIT_TRAIN] + parts[SPLIT_VALIDATION] + parts[SPLIT_TEST]) {
         train_end = parts[SPLIT_TRAIN];
         test_start = train_end + parts[SPLIT_VALIDATION];
+    } else {
+        train_end = (size_t)((double)all * (1.0 - validation - test) + 1e-6);
+        test_start = train_end + (size_t)((double)all * validation + 1e-6);
+        if (test == 0) test_start = all;
     }
-    size_t starts[SPLITS + 1] = {0, train_end, test_start, corpus->count};
-    for (int i = 0; i < SPLITS; i++)
-        splits[i] = (Split){corpus->tokens + starts[i], starts[i + 1] - starts[i],
-                            SPLIT_NAMES[i], NULL, 0};
+    size_t starts[SPLITS + 1] = {0, train_end, test_start, all};
+    for (int i = 0; i < SPLITS; i++) {
+        size_t start = starts[i], count = starts[i + 1] - start;
+        const Row *row = corpus->rows ? corpus->rows + start : NULL;
+        splits[i] = row ? (Split){corpus->tokens, row[count].start - row->start, SPLIT_NAMES[i],
+                                  row, count}
+                        : (Split){corpus->tokens + start, count, SPLIT_NAMES[i], NULL, 0};
+    }
 }
 
 /* How many sequences of T tokens lie side by side in a split; with rows, how many rows. */
@@ -1662,32 +1660,25 @@ static Tensor tensor_describe(const Config *config, int kind, size_t l, size_t o
     return t;
 }
 
-/* Fills the table, unless it is NULL, and returns the number of its rows; *parameters gets the
- * number of floats.  The caller has checked the configuration. */
-static size_t table_fill(const Config *config, Tensor *table, size_t *parameters) {
-    size_t row = 0, blocks = config->layers * BLOCK_KINDS;
-    *parameters = 0;
-    for (size_t i = 0; i < KINDS - BLOCK_KINDS + blocks; i++) {
-        size_t l = i >= LN1_W && i < LN1_W + blocks ? (i - LN1_W) / BLOCK_KINDS : 0;
-        int kind = i < LN1_W + blocks ? (int)(i - l * BLOCK_KINDS)
-                                      : (int)(i - blocks + BLOCK_KINDS);
-        Tensor t = tensor_describe(config, kind, l, *parameters);
-        if (table) table[row] = t;
-        row++;
-        *parameters += t.count;
-    }
-    return row;
-}
-
 static size_t tensor_rows(const Config *config) { /* of the table */
     return KINDS + (config->layers - 1) * BLOCK_KINDS;
 }
 
-size_t config_parameters(const Config *config) {
-    size_t parameters;
-    table_fill(config, NULL, &parameters);
+/* Fills the table, unless it is NULL, and returns the number of parameters.  The caller has
+ * checked the configuration. */
+static size_t table_fill(const Config *config, Tensor *table) {
+    size_t parameters = 0, blocks_end = LN1_W + config->layers * BLOCK_KINDS;
+    for (size_t i = 0; i < tensor_rows(config); i++) {
+        size_t l = i < LN1_W ? 0 : i < blocks_end ? (i - LN1_W) / BLOCK_KINDS
+                                                  : config->layers - 1;
+        Tensor t = tensor_describe(config, (int)(i - l * BLOCK_KINDS), l, parameters);
+        if (table) table[i] = t;
+        parameters += t.count;
+    }
     return parameters;
 }
+
+size_t config_parameters(const Config *config) { return table_fill(config, NULL); }
 
 /* A model with weights that are all 0: gpt_initialize or model_read gives them values.
  * `training` asks for gradients as well.  The caller calls gpt_destroy. */
@@ -1695,7 +1686,8 @@ GPT *gpt_create(const Config *config, bool training) {
     GPT *gpt = memory_allocate(1, sizeof *gpt);
     gpt->config = *config;
     gpt->table = memory_allocate(tensor_rows(config), sizeof *gpt->table);
-    gpt->tensor_count = table_fill(config, gpt->table, &gpt->parameter_count);
+    gpt->tensor_count = tensor_rows(config);
+    gpt->parameter_count = table_fill(config, gpt->table);
     gpt->weights = memory_allocate(gpt->parameter_count, sizeof *gpt->weights);
     if (training)
         gpt->gradients = memory_allocate(gpt->parameter_count, sizeof *gpt->gradients);
@@ -1711,7 +1703,7 @@ void gpt_shorten(GPT *gpt, size_t context) {
     memmove(gpt->weights + kept, gpt->weights + end,
             (gpt->parameter_count - end) * sizeof *gpt->weights);
     gpt->config.context = context;
-    table_fill(&gpt->config, gpt->table, &gpt->parameter_count);
+    gpt->parameter_count = table_fill(&gpt->config, gpt->table);
 }
 
 void gpt_destroy(GPT *gpt) {
@@ -1797,15 +1789,15 @@ typedef struct {
     size_t count;  /* floats */
     float **place; /* the pointer that will show it */
 } ActivationRow;
-enum { ACTIVATION_ROWS = 24 };
+enum { ACTIVATION_ROWS = 23 };
 
-/* The table of activations.  Returns the number of rows. */
-static size_t activations_table(Activations *a, const Config *config,
-                                ActivationRow rows[ACTIVATION_ROWS]) {
-    size_t N = a->B * a->T, C = config->channels, kept = a->kept, n = 0;
+/* Fills the table of activations. */
+static void activations_table(Activations *a, const Config *config,
+                              ActivationRow rows[ACTIVATION_ROWS]) {
+    size_t N = a->B * a->T, C = config->channels, kept = a->kept;
     size_t streams = a->keep == KEEP_NOTHING ? 1 : config->layers + 1;
     size_t gradient = a->keep == KEEP_NOTHING ? 0 : N * C;
-    ActivationRow all[] = {
+    const ActivationRow all[ACTIVATION_ROWS] = {
         {"stream into blocks", streams * N * C, &a->x},
         {"norm 1 mean", kept * N, &a->ln1_mean},
         {"norm 1 rstd", kept * N, &a->ln1_rstd},
@@ -1830,15 +1822,13 @@ static size_t activations_table(Activations *a, const Config *config,
         {"gradient at a norm", gradient, &a->dnorm},
         {"gradient at wide places", 4 * gradient, &a->dwide},
     };
-    for (; n < sizeof all / sizeof *all; n++) rows[n] = all[n];
-    return n;
+    memcpy(rows, all, sizeof all);
 }
 
-/* Sizes without memory: the struct, its table, the bytes.  head_rows 0 takes all rows of logits
- * up to 64 MB, else as many as 64 MB hold. */
-static size_t activations_plan(Activations *a, const Config *config, size_t B, size_t T,
-                               int keep, size_t head_rows,
-                               ActivationRow rows[ACTIVATION_ROWS]) {
+/* Sizes without memory: the struct and its table.  head_rows 0 takes all rows of logits up to
+ * 64 MB, else as many as 64 MB hold. */
+static void activations_plan(Activations *a, const Config *config, size_t B, size_t T, int keep,
+                             size_t head_rows, ActivationRow rows[ACTIVATION_ROWS]) {
     size_t most = ((size_t)64 << 20) / sizeof(float) / config->vocab;
     double rough = 16.0 * (double)(config->layers + 4) * (double)config->channels; /* a token */
     if ((double)B * (double)T * rough > 1e17)
@@ -1848,9 +1838,8 @@ static size_t activations_plan(Activations *a, const Config *config, size_t B, s
     a->kept = keep == KEEP_ALL ? config->layers : 1;
     if (a->head_rows < 1) a->head_rows = 1;
     if (a->head_rows > B * T) a->head_rows = B * T;
-    size_t n = activations_table(a, config, rows);
-    for (size_t i = 0; i < n; i++) a->floats += rows[i].count;
-    return n;
+    activations_table(a, config, rows);
+    for (size_t i = 0; i < ACTIVATION_ROWS; i++) a->floats += rows[i].count;
 }
 
 /* Room for batches of up to B sequences of up to T tokens.  head_rows: see the struct; 0
@@ -1859,9 +1848,9 @@ Activations *activations_create(const Config *config, size_t B, size_t T, int ke
                                 size_t head_rows) {
     Activations *a = memory_allocate(1, sizeof *a);
     ActivationRow rows[ACTIVATION_ROWS];
-    size_t n = activations_plan(a, config, B, T, keep, head_rows, rows);
+    activations_plan(a, config, B, T, keep, head_rows, rows);
     float *next = a->arena = memory_allocate(a->floats, sizeof *a->arena);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < ACTIVATION_ROWS; i++) {
         *rows[i].place = rows[i].count ? next : NULL;
         next += rows[i].count;
     }
@@ -2279,6 +2268,7 @@ typedef struct {
     unsigned char *data; /* the whole file, mapped */
     size_t size, count, capacity;
     size_t header;       /* bytes: 8 and the JSON text */
+    size_t metadata;     /* the byte behind "__metadata__":, 0 if there is none */
     SafeTensor *tensors; /* count of them, sorted by name */
 } SafeTensors;
 
@@ -2388,8 +2378,8 @@ SafeTensors *safetensors_open(const char *path) {
     char name[128];
     json_enter(&j, '{');
     while (json_key(&j, name, sizeof name)) {
-        if (!strcmp(name, "__metadata__")) json_skip(&j);
-        else safetensors_entry(file, &j, name);
+        if (strcmp(name, "__metadata__")) safetensors_entry(file, &j, name);
+        else file->metadata = j.at, json_skip(&j);
     }
     json_end(&j);
     safetensors_check(file);
@@ -2413,22 +2403,17 @@ const SafeTensor *safetensors_find(const SafeTensors *file, const char *name) {
 
 /* The text that __metadata__ holds under a key, into room; false if there is none. */
 bool safetensors_text(const SafeTensors *file, const char *key, char *room, size_t size) {
-    Json j = {file->data, file->header, 8, file->path, true};
+    Json j = {file->data, file->header, file->metadata, file->path, true};
     char name[128];
     bool found = false;
-    json_enter(&j, '{');
-    while (json_key(&j, name, sizeof name)) {
-        bool metadata = !strcmp(name, "__metadata__");
-        if (!metadata) json_skip(&j);
-        else
-            for (json_enter(&j, '{'); json_key(&j, name, sizeof name);)
-                if (strcmp(name, key)) json_skip(&j);
-                else json_string(&j, room, size), found = true;
-    }
+    if (!file->metadata) return false;
+    for (json_enter(&j, '{'); json_key(&j, name, sizeof name);)
+        if (strcmp(name, key)) json_skip(&j);
+        else json_string(&j, room, size), found = true;
     return found;
 }
 
-/* Numbers to be written: an arena with the table of a model, and what comes before each name. */
+/* Numbers to be written: an arena laid out by a model's table, and what precedes each name. */
 typedef struct {
     const char *prefix;
     const float *numbers;
@@ -3172,7 +3157,7 @@ static const char *bytes_text(double bytes) {
 /* The table of tensors; those of the L blocks, which are alike, share a row. */
 void tensors_print(FILE *out, const Config *config) {
     Tensor *table = memory_allocate(tensor_rows(config), sizeof *table);
-    size_t parameters, rows = table_fill(config, table, &parameters);
+    size_t rows = tensor_rows(config), parameters = table_fill(config, table);
     fprintf(out, "%-42s %-16s %6s %12s  %s\n", "tensor", "shape", "times", "parameters",
             "decays");
     for (size_t i = 0; i < rows; i++) {
@@ -3195,25 +3180,24 @@ void tensors_print(FILE *out, const Config *config) {
 void budget_print(FILE *out, const Config *config, size_t micro_batch, int keep, double tokens,
                   double different) {
     size_t T = config->context;
-    double P = (double)config_parameters(config);
-    double weights = 4 * P, gradients = 4 * P, moments = 8 * P;
-    double cache = 4.0 * (double)cache_floats(config);
+    double P = (double)config_parameters(config), cache = 4.0 * (double)cache_floats(config);
     Activations a;
     ActivationRow rows[ACTIVATION_ROWS];
-    size_t n = activations_plan(&a, config, micro_batch, T, keep, 0, rows);
+    activations_plan(&a, config, micro_batch, T, keep, 0, rows);
     double activations = 4.0 * (double)a.floats;
     fprintf(out, "\n%-42s %s for a micro-batch of %zu x %zu tokens\n", "activations",
             bytes_text(activations), micro_batch, T);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < ACTIVATION_ROWS; i++) {
         double bytes = 4.0 * (double)rows[i].count;
         if (bytes < 0.02 * activations) continue; /* they would hide the others */
         fprintf(out, "  %-40s %s\n", rows[i].name, bytes_text(bytes));
     }
-    fprintf(out, "\nmemory: weights %s + gradients %s + Adam's two moments %s",
-            bytes_text(weights), bytes_text(gradients), bytes_text(moments));
-    fprintf(out, " + activations %s = %s\n", bytes_text(activations),
-            bytes_text(weights + gradients + moments + activations));
-    fprintf(out, "inference needs weights %s + KV cache %s only\n", bytes_text(weights),
+    fprintf(out,
+            "\nmemory: weights %s + gradients %s + Adam's two moments %s + activations %s = "
+            "%s\n",
+            bytes_text(4 * P), bytes_text(4 * P), bytes_text(8 * P), bytes_text(activations),
+            bytes_text(16 * P + activations));
+    fprintf(out, "inference needs weights %s + KV cache %s only\n", bytes_text(4 * P),
             bytes_text(cache));
     fprintf(out, "compute: %.3g FLOPs a token, %.3g in all for %.3g tokens\n",
             flops_per_token(config, T), flops_per_token(config, T) * tokens, tokens);
@@ -3933,16 +3917,20 @@ static const struct OptionRow {
 };
 enum { OPTION_ROWS = sizeof OPTIONS / sizeof *OPTIONS };
 
-/* The default of an option as text, into room. */
-static const char *option_standard(const struct OptionRow *row, char *room, size_t size) {
-    const char *field = (const char *)&DEFAULTS + row->place, *text = row->standard;
-    if (!text && row->type == CHOICE) text = row->choices[*(const int *)field];
-    if (!text && row->type == TEXT) text = *(const char *const *)field;
-    if (text) snprintf(room, size, "%s", text);
-    else if (row->type == COUNT) snprintf(room, size, "%zu", *(const size_t *)field);
-    else if (row->type == REAL) snprintf(room, size, "%g", *(const double *)field);
-    else snprintf(room, size, "none");
-    return room;
+/* The text that would set the option as it is (lent), or NULL if it is not set.  `nth` counts
+ * the values of one that can be given several times. */
+static const char *option_text(const Options *o, const struct OptionRow *row, size_t nth) {
+    const void *field = (const char *)o + row->place;
+    switch (row->type) {
+    case TEXTS: return o->data[nth];
+    case TEXT: return *(const char *const *)field;
+    case CHOICE: return row->choices[*(const int *)field];
+    case FLAG: return *(const bool *)field ? "yes" : NULL;
+    case COUNT: return text_lend("%zu", *(const size_t *)field);
+    }
+    double value = *(const double *)field;
+    const char *shortest = text_lend("%.15g", value); /* 17 digits name any double */
+    return strtod(shortest, NULL) == value ? shortest : text_lend("%.17g", value);
 }
 
 static void help_print(void) {
@@ -3954,9 +3942,9 @@ static void help_print(void) {
            "may change\nwith --resume); the term in doc/glossary.md.\n\n");
     for (size_t i = 0; i < OPTION_ROWS; i++) {
         const struct OptionRow *row = &OPTIONS[i];
-        char standard[64];
+        const char *standard = row->standard ? row->standard : option_text(&DEFAULTS, row, 0);
         printf("  --%-13s %s\n%17s[%s; %s; %s]\n", row->name, row->help, "",
-               option_standard(row, standard, sizeof standard), row->commands, row->term);
+               standard ? standard : "none", row->commands, row->term);
         for (int c = 0; row->choices && row->choices[c]; c++)
             printf("%s%s%s", c ? ", " : "                 one of: ", row->choices[c],
                    row->choices[c + 1] ? "" : "\n");
@@ -3971,32 +3959,26 @@ static void help_print(void) {
  * not on the command line. */
 static void option_set(Options *o, const struct OptionRow *row, const char *text,
                        const char *source) {
-    char *field = (char *)o + row->place, *end = NULL;
-    if (row->type == TEXT) {
-        *(const char **)field = text;
-        return;
-    }
-    if (row->type == TEXTS) {
-        size_t n = 0;
+    void *field = (char *)o + row->place;
+    size_t n = 0;
+    switch (row->type) {
+    case TEXT: *(const char **)field = text; return;
+    case FLAG: *(bool *)field = true; return;
+    case TEXTS:
         while (o->data[n]) n++;
         if (n + 1 >= sizeof o->data / sizeof *o->data)
             die_usage("%s--%s: given too often; name a folder instead", source, row->name);
         o->data[n] = text;
         return;
-    }
-    if (row->type == CHOICE) {
-        for (int c = 0; row->choices[c]; c++)
-            if (!strcmp(text, row->choices[c])) {
-                *(int *)field = c;
-                return;
-            }
-        die_usage("%s--%s: '%s' is none of its values; see ./train --help", source, row->name,
-                  text);
-    }
-    if (row->type == FLAG) {
-        *(bool *)field = true;
+    case CHOICE:
+        while (row->choices[n] && strcmp(text, row->choices[n])) n++;
+        if (!row->choices[n])
+            die_usage("%s--%s: '%s' is none of its values; see ./train --help", source,
+                      row->name, text);
+        *(int *)field = (int)n;
         return;
     }
+    char *end;
     bool whole = row->type == COUNT;
     if (!*text || strspn(text, whole ? "0123456789" : "+-.0123456789eE") != strlen(text))
         die_usage("%s--%s: '%s' is not a %s number", source, row->name, text,
@@ -4022,48 +4004,29 @@ static bool option_saved(const struct OptionRow *row) {
     return saved;
 }
 
-/* The text that would set the option as it is, NULL if it is not set; the caller frees it.
- * `nth` counts the values of one that can be given several times. */
-static char *option_text(const Options *o, const struct OptionRow *row, size_t nth) {
-    const char *field = (const char *)o + row->place, *text = NULL;
-    if (row->type == COUNT) return text_format("%zu", *(const size_t *)field);
-    if (row->type == REAL) {
-        double value = *(const double *)field;
-        char *shortest = text_format("%.15g", value); /* 17 digits name any double */
-        if (strtod(shortest, NULL) == value) return shortest;
-        free(shortest);
-        return text_format("%.17g", value);
-    }
-    if (row->type == CHOICE) text = row->choices[*(const int *)field];
-    else if (row->type == TEXTS) text = o->data[nth];
-    else if (row->type == TEXT) text = *(const char *const *)field;
-    else if (*(const bool *)field) text = "yes";
-    return text ? text_format("%s", text) : NULL;
-}
-
 /* The key of an option in the state's metadata. */
-static void option_key(char key[64], const struct OptionRow *row, size_t nth) {
-    if (row->type == TEXTS) snprintf(key, 64, "--%s %zu", row->name, nth);
-    else snprintf(key, 64, "--%s", row->name);
+static const char *option_key(const struct OptionRow *row, size_t nth) {
+    return row->type == TEXTS ? text_lend("--%s %zu", row->name, nth)
+                              : text_lend("--%s", row->name);
 }
 
 /* All settings as members of a JSON object, each behind a comma.  The caller frees them. */
 static char *options_settings(const Options *o) {
-    char *all = text_format("%s", "");
+    char *all;
+    size_t size;
+    FILE *stream = open_memstream(&all, &size);
+    if (!stream) die("no memory for the settings");
     for (size_t i = 0; i < OPTION_ROWS; i++) {
         const struct OptionRow *row = &OPTIONS[i];
         for (size_t nth = 0; option_saved(row) && (nth == 0 || row->type == TEXTS); nth++) {
-            char key[64], *text = option_text(o, row, nth), *quoted, *longer;
+            const char *text = option_text(o, row, nth);
             if (!text) break;
-            option_key(key, row, nth);
-            quoted = json_quote(text);
-            longer = text_format("%s, \"%s\": %s", all, key, quoted);
-            free(all);
-            free(text);
+            char *quoted = json_quote(text);
+            fprintf(stream, ", \"%s\": %s", option_key(row, nth), quoted);
             free(quoted);
-            all = longer;
         }
     }
+    if (fclose(stream) != 0) die("no memory for the settings");
     return all;
 }
 
@@ -4072,25 +4035,20 @@ static char *options_settings(const Options *o) {
 static void options_recall(Options *o, const bool given[OPTION_ROWS],
                            const SafeTensors *state) {
     static char texts[OPTION_ROWS + 64][4200];
-    char *source = text_format("%s: ", state->path);
-    for (size_t i = 0, used = 0; i < OPTION_ROWS; i++) {
+    char *source = text_format("%s: ", state->path), *text = texts[0];
+    for (size_t i = 0; i < OPTION_ROWS; i++) {
         const struct OptionRow *row = &OPTIONS[i];
         bool may_change = strchr(row->commands, 'r') != NULL;
         for (size_t nth = 0; option_saved(row) && (nth == 0 || row->type == TEXTS); nth++) {
-            char key[64], *text = texts[used];
-            option_key(key, row, nth);
-            bool known = safetensors_text(state, key, text, sizeof texts[0]);
-            if (given[i] && !may_change) {
-                char *mine = option_text(o, row, nth);
-                if (!known || !mine || strcmp(text, mine))
-                    die_usage("--%s %s: the run in %s has %s, and cannot change it", row->name,
-                              mine ? mine : "", o->resume, known ? text : "none");
-                free(mine);
-            }
-            if (!known) break;
-            if (given[i]) continue;
+            bool known =
+                safetensors_text(state, option_key(row, nth), text, sizeof texts[0]);
+            const char *mine = given[i] ? option_text(o, row, nth) : NULL;
+            if (given[i] && !may_change && !(known && mine && !strcmp(text, mine)))
+                die_usage("--%s %s: the run in %s has %s, and cannot change it", row->name,
+                          mine ? mine : "", o->resume, known ? text : "none");
+            if (given[i] || !known) break;
             option_set(o, row, text, source);
-            used++;
+            text += sizeof texts[0];
         }
     }
     free(source);
@@ -4102,6 +4060,19 @@ static void preset_apply(Options *o) {
     o->context = p->context, o->batch = p->batch, o->micro_batch = p->micro_batch;
     o->steps = p->steps, o->warmup = p->warmup, o->eval_every = p->eval_every;
     o->lr = p->lr, o->dropout = p->dropout, o->beta2 = p->beta2;
+}
+
+/* The row of OPTIONS with the name of `length` bytes; OPTION_ROWS: none. */
+static size_t option_find(const char *name, size_t length) {
+    size_t r = 0;
+    while (r < OPTION_ROWS &&
+           (strncmp(OPTIONS[r].name, name, length) || OPTIONS[r].name[length]))
+        r++;
+    return r;
+}
+
+static bool option_given(const bool given[OPTION_ROWS], const char *name) {
+    return given[option_find(name, strlen(name))];
 }
 
 /* Reads the command line into `o`, marks in `given` the options that were there, and returns
@@ -4119,12 +4090,9 @@ static char options_read(Options *o, bool given[OPTION_ROWS], int argc, char **a
     for (int pass = 0; pass < 2; pass++) { /* the preset first, wherever it stands */
         for (int i = named ? 2 : 1; i < argc; i++) {
             const char *option = argv[i] + 2, *value = strchr(argv[i], '=');
-            size_t length = value ? (size_t)(value - option) : strlen(argv[i]) - 2, r = 0;
-            if (strncmp(argv[i], "--", 2))
-                die_usage("'%s' is no option; see ./train --help", argv[i]);
-            while (r < OPTION_ROWS &&
-                   (strncmp(OPTIONS[r].name, option, length) || OPTIONS[r].name[length]))
-                r++;
+            size_t length = value ? (size_t)(value - option) : strlen(argv[i]) - 2;
+            bool dashes = !strncmp(argv[i], "--", 2);
+            size_t r = dashes ? option_find(option, length) : OPTION_ROWS;
             if (r == OPTION_ROWS) die_usage("'%s' is no option; see ./train --help", argv[i]);
             const struct OptionRow *row = &OPTIONS[r];
             if (!strchr(row->commands, COMMANDS[command].letter))
@@ -4145,12 +4113,6 @@ static char options_read(Options *o, bool given[OPTION_ROWS], int argc, char **a
         if (pass == 0) preset_apply(o);
     }
     return COMMANDS[command].letter;
-}
-
-static bool option_given(const bool given[OPTION_ROWS], const char *name) {
-    size_t r = 0;
-    while (strcmp(OPTIONS[r].name, name)) r++;
-    return given[r];
 }
 
 /* Defaults that depend on other options. */

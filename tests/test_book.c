@@ -943,8 +943,9 @@ static void check_memory_text(const Config *config) {
 static double plan_megabytes(const Config *config, size_t B, int keep, const char *row) {
     Activations a;
     ActivationRow rows[ACTIVATION_ROWS];
-    size_t n = activations_plan(&a, config, B, config->context, keep, 0, rows), floats = 0;
-    for (size_t i = 0; i < n; i++)
+    size_t floats = 0;
+    activations_plan(&a, config, B, config->context, keep, 0, rows);
+    for (size_t i = 0; i < ACTIVATION_ROWS; i++)
         if (!row || starts_with(rows[i].name, row)) floats += rows[i].count;
     return 4e-6 * (double)floats;
 }
