@@ -1749,7 +1749,7 @@ static float *gradient_of(GPT *gpt, int kind, size_t l) {
  * product and of every bend.  Some of them are cheap to make again from others: the output of a
  * layer norm from its input, of GELU from its input.  Those are not kept, which saves 6 of 16 C
  * floats a token and layer.  How much is kept is a choice:
- *   KEEP_NOTHING  evaluation: one layer's room, used again by the next
+ *   KEEP_NOTHING  evaluation, writing: one layer's room, used again by the next
  *   KEEP_ALL      training: what the backward pass of every layer needs
  *   KEEP_STREAM   training with only x kept: the backward pass runs each block forward once
  *                 more, a third more work for a fraction of the memory (Chen et al. 2016,
@@ -1791,7 +1791,6 @@ typedef struct {
 } ActivationRow;
 enum { ACTIVATION_ROWS = 23 };
 
-/* Fills the table of activations. */
 static void activations_table(Activations *a, const Config *config,
                               ActivationRow rows[ACTIVATION_ROWS]) {
     size_t N = a->B * a->T, C = config->channels, kept = a->kept;
@@ -2484,8 +2483,8 @@ static void config_write(const Config *config, const char *path) {
     free(text);
 }
 
-/* NULL if a model can have this shape, else what is wrong, in memory that the caller frees. */
-char *config_problem(const Config *c) {
+/* NULL if a model can have this shape, else what is wrong (lent). */
+const char *config_problem(const Config *c) {
     const struct {
         const char *name;
         size_t value, limit;
@@ -2496,13 +2495,13 @@ char *config_problem(const Config *c) {
                  {"vocab", c->vocab, 1 << 24}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (sizes[i].value < 1 || sizes[i].value > sizes[i].limit)
-            return text_format("%s is %zu, it must be from 1 to %zu", sizes[i].name,
-                               sizes[i].value, sizes[i].limit);
+            return text_lend("%s is %zu, it must be from 1 to %zu", sizes[i].name,
+                             sizes[i].value, sizes[i].limit);
     if (c->channels % c->heads)
-        return text_format("channels (%zu) must be a multiple of heads (%zu)", c->channels,
-                           c->heads);
+        return text_lend("channels (%zu) must be a multiple of heads (%zu)", c->channels,
+                         c->heads);
     if (!(c->dropout >= 0 && c->dropout < 1))
-        return text_format("dropout is %g, it must be from 0 to below 1", (double)c->dropout);
+        return text_lend("dropout is %g, it must be from 0 to below 1", (double)c->dropout);
     return NULL;
 }
 
@@ -2547,7 +2546,7 @@ static Config config_read(const char *path, bool *tied) {
         } else json_skip(&j);
     }
     json_end(&j);
-    char *problem = config_problem(&c);
+    const char *problem = config_problem(&c);
     if (problem) die("%s: %s", path, problem);
     if (inner && inner != 4 * c.channels) die("%s: n_inner must be 4 n_embd here", path);
     free(text.data);
@@ -3423,40 +3422,39 @@ static bool all_finite(const float *x, size_t N) { return isfinite(gradient_norm
 
 /* Where NaN or infinity stands first, in the order in which numbers flow through a step: the
  * weights, what the forward pass left, the gradients from the head down, Adam's moments.  NULL
- * if all is well; else a text that the caller frees. */
-static char *bad_tensor(const Run *run) {
+ * if all is well. */
+static const char *bad_tensor(const Run *run) {
     const GPT *gpt = run->gpt;
     Activations *a = run->activations;
-    size_t L = gpt->config.layers, losses = 0;
+    size_t L = gpt->config.layers, r = 0;
     for (size_t i = 0; i < gpt->tensor_count; i++)
         if (!all_finite(gpt->weights + gpt->table[i].offset, gpt->table[i].count))
-            return text_format("weight %s", gpt->table[i].name);
+            return text_lend("weight %s", gpt->table[i].name);
     ActivationRow rows[ACTIVATION_ROWS];
     activations_table(a, &gpt->config, rows);
-    while (*rows[losses].place != a->losses) losses++;
     for (size_t l = 0; l <= L; l++) /* the rows up to fc have a piece for each layer kept */
-        for (size_t r = 0; r <= losses; r++) {
-            bool layered = *rows[r].place <= a->fc;
-            size_t pieces = !layered ? 1 : r == 0 ? L + 1 : a->kept, N = rows[r].count / pieces;
-            if (layered ? l >= pieces : l < L) continue;
-            if (!all_finite(*rows[r].place + (layered ? l : 0) * N, N))
-                return layered && pieces > 1
-                           ? text_format("activations \"%s\" of block %zu", rows[r].name, l)
-                           : text_format("activations \"%s\"", rows[r].name);
+        for (r = 0; rows[r].place != &a->norm; r++) {
+            size_t pieces = r == 0 ? L + 1 : a->kept, N = rows[r].count / pieces;
+            if (l < pieces && !all_finite(*rows[r].place + l * N, N))
+                return text_lend("activations \"%s\"%s", rows[r].name,
+                                 pieces > 1 ? text_lend(" of block %zu", l) : "");
         }
+    for (; rows[r].place != &a->head_lse; r++)
+        if (!all_finite(*rows[r].place, rows[r].count))
+            return text_lend("activations \"%s\"", rows[r].name);
     for (size_t i = gpt->tensor_count; i-- > 0;)
         if (!all_finite(gpt->gradients + gpt->table[i].offset, gpt->table[i].count))
-            return text_format("gradient of %s", gpt->table[i].name);
+            return text_lend("gradient of %s", gpt->table[i].name);
     for (size_t i = 0; i < gpt->tensor_count; i++)
         if (!all_finite(run->optimizer->m + gpt->table[i].offset, gpt->table[i].count) ||
             !all_finite(run->optimizer->v + gpt->table[i].offset, gpt->table[i].count))
-            return text_format("Adam's moments of %s", gpt->table[i].name);
+            return text_lend("Adam's moments of %s", gpt->table[i].name);
     return NULL;
 }
 
 /* Ends the run because a number is not finite. */
 __attribute__((noreturn)) static void run_fail(Run *run, uint64_t step, const char *what) {
-    char *bad = bad_tensor(run);
+    const char *bad = bad_tensor(run);
     progress_close(run);
     die("step %" PRIu64 ": %s is not a finite number; first seen in: %s; %s keeps what was "
         "saved last; a lower --lr or --clip, or more --warmup may help",
@@ -3562,7 +3560,6 @@ static void run_save(Run *run, bool improved) {
     }
 }
 
-/* Says how a run ended. */
 static void run_report(const Run *run, uint64_t step, bool stopped_early) {
     const Options *o = run->o;
     bool there = access(text_lend("%s/model.safetensors", run->best_folder), F_OK) == 0;
@@ -4164,7 +4161,7 @@ static void options_check(const Options *o, const bool given[OPTION_ROWS], char 
     Config config = {.layers = o->layers, .heads = o->heads, .channels = o->channels,
                      .context = o->context + !o->context, .vocab = 1,
                      .dropout = (float)o->dropout};
-    char *problem = config_problem(&config);
+    const char *problem = config_problem(&config);
     if (problem) die_usage("%s", problem);
 }
 

@@ -56,7 +56,7 @@ static void fuzz_config(const uint8_t *data, size_t size) {
     fuzz_save(paths[CONFIG], data, size);
     bool tied;
     Config config = config_read(paths[CONFIG], &tied);
-    char *problem = config_problem(&config);
+    const char *problem = config_problem(&config);
     assert(!problem && config_parameters(&config) > 0);
 }
 
