@@ -2575,17 +2575,14 @@ static void weights_open_shards(Weights *w, const char *folder) {
     Json j = {text.data, text.size, 0, w->path, true};
     json_enter(&j, '{');
     while (json_key(&j, key, sizeof key)) {
-        if (strcmp(key, "weight_map")) {
-            json_skip(&j);
-            continue;
-        }
-        json_enter(&j, '{');
-        while (json_key(&j, key, sizeof key)) {
-            json_string(&j, shard, sizeof shard);
-            if (strchr(shard, '/') || strchr(shard, '\\')) /* it could lead anywhere */
-                die("%s: %s is not the name of a file in this folder", w->path, shard);
-            weights_add(w, text_lend("%s/%s", folder, shard));
-        }
+        if (strcmp(key, "weight_map")) json_skip(&j);
+        else
+            for (json_enter(&j, '{'); json_key(&j, key, sizeof key);) {
+                json_string(&j, shard, sizeof shard);
+                if (strchr(shard, '/') || strchr(shard, '\\')) /* it could lead anywhere */
+                    die("%s: %s is not the name of a file in this folder", w->path, shard);
+                weights_add(w, text_lend("%s/%s", folder, shard));
+            }
     }
     json_end(&j);
     free(text.data);
@@ -3646,7 +3643,7 @@ static void profile_products(GPT *gpt, Activations *a, bool backward) {
     }
 }
 
-/* Runs one kernel, or what belongs to one row, once. */
+/* Runs what row number `row` of the table stands for, once, and returns that row. */
 static ProfileRow profile_call(Run *run, int row) {
     GPT *gpt = run->gpt;
     Activations *a = run->activations;
