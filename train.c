@@ -386,14 +386,14 @@ static void tokens_append(Corpus *corpus, const char *path, size_t vocab) {
 /* The part that the name of a file tells, as that of nanoGPT's val.bin does; SPLITS: none. */
 static int tokens_part(const char *path) {
     static const char *const WORDS[] = {"train", "val", "test"};
-    const char *slash = strrchr(path, '/');
-    for (const char *at = slash ? slash + 1 : path; *at; at++) {
-        size_t letters = strcspn(at, "._-0123456789");
+    static const char between[] = "._-0123456789";
+    const char *slash = strrchr(path, '/'), *at = slash ? slash + 1 : path;
+    while (*at) {
+        size_t letters = strcspn(at, between);
         for (int part = 0; part < SPLITS; part++)
             if (letters == strlen(WORDS[part]) && !strncmp(at, WORDS[part], letters))
                 return part;
-        at += letters;
-        if (!*at) break;
+        at += letters + strspn(at + letters, between);
     }
     return SPLITS;
 }
@@ -3374,16 +3374,17 @@ static void sample_show(Run *run, size_t count, uint64_t step) {
     if (last)
         rows_generate(run->gpt, run->cache, run->tokenizer, run->corpus.tokens + last->start,
                       last->answer - last->start, count, &sampling, run->o->seed, stream);
-    else
+    else {
         text_generate(run->gpt, run->cache, run->tokenizer, run->corpus.tokens, 1, count,
                       &sampling, run->o->seed, stream);
+        fputc('\n', stream);
+    }
     if (fclose(stream) != 0) die("no memory for a sample");
     fputs(last ? "--- sample:\n" : "--- sample: ", stderr);
     fwrite(text, 1, size, stderr);
-    fputs(last ? "---\n" : "\n---\n", stderr);
+    fputs("---\n", stderr);
     fprintf(run->samples, "--- step %llu\n", (unsigned long long)step);
     fwrite(text, 1, size, run->samples);
-    fputs(last ? "" : "\n", run->samples);
     free(text);
     if (fflush(run->samples) != 0)
         die("%s/samples.txt: cannot write: %s", run->o->out, strerror(errno));
@@ -3766,13 +3767,12 @@ void run_profile(Run *run) {
 #ifndef TRAIN_NO_MAIN
 
 static const struct {
-    char letter;
     const char *name, *help;
 } COMMANDS[] = {
-    {'t', "train", "train a model (also when no command is named)"},
-    {'g', "generate", "let a model write"},
-    {'e', "eval", "loss, perplexity and bits per byte of a model on a part of a text"},
-    {'i', "info", "tensors, memory and compute of a model, or of one that could be trained"},
+    {"train", "train a model (also when no command is named)"},
+    {"generate", "let a model write"},
+    {"eval", "loss, perplexity and bits per byte of a model on a part of a text"},
+    {"info", "tensors, memory and compute of a model, or of one that could be trained"},
 };
 enum { COMMAND_ROWS = sizeof COMMANDS / sizeof *COMMANDS };
 
@@ -3798,7 +3798,7 @@ static const Options DEFAULTS = {
 
 enum { COUNT, REAL, CHOICE, TEXT, TEXTS, FLAG }; /* types: size_t, double, int, char * ... */
 static const struct OptionRow {
-    const char *name, *commands; /* letters of the commands that take it */
+    const char *name, *commands; /* first letters of the commands that take it */
     int type;
     size_t place;     /* in Options */
     double low, high; /* inclusive */
@@ -4070,7 +4070,7 @@ static bool option_given(const bool given[OPTION_ROWS], const char *name) {
 }
 
 /* Reads the command line into `o`, marks in `given` the options that were there, and returns
- * the letter of the command. */
+ * the first letter of the command. */
 static char options_read(Options *o, bool given[OPTION_ROWS], int argc, char **argv) {
     bool named = argc > 1 && argv[1][0] != '-';
     const char *name = named ? argv[1] : "train";
@@ -4089,7 +4089,7 @@ static char options_read(Options *o, bool given[OPTION_ROWS], int argc, char **a
             size_t r = dashes ? option_find(option, length) : OPTION_ROWS;
             if (r == OPTION_ROWS) die_usage("'%s' is no option; see ./train --help", argv[i]);
             const struct OptionRow *row = &OPTIONS[r];
-            if (!strchr(row->commands, COMMANDS[command].letter))
+            if (!strchr(row->commands, *name))
                 die_usage("--%s has no meaning for '%s'", row->name, name);
             given[r] = true;
             if (row->type == FLAG) {
@@ -4106,7 +4106,7 @@ static char options_read(Options *o, bool given[OPTION_ROWS], int argc, char **a
         }
         if (pass == 0) preset_apply(o);
     }
-    return COMMANDS[command].letter;
+    return *name;
 }
 
 /* Defaults that depend on other options. */
@@ -4312,15 +4312,15 @@ static void run_log(Run *run) {
     const char *old_path = text_lend("%s/log.csv", o->resume ? o->resume : "");
     bool there = o->resume && access(old_path, F_OK) == 0;
     Bytes old = there ? file_read(old_path) : (Bytes){NULL, 0};
-    size_t kept = 0, length = sizeof header - 1;
-    if (there && !strncmp((char *)old.data, header, length)) {
-        char *end = (char *)old.data + length, *feed;
+    const char *rows = "", *end = rows, *feed;
+    if (there && !strncmp((char *)old.data, header, sizeof header - 1)) {
+        rows = end = (char *)old.data + sizeof header - 1;
         while ((feed = strchr(end, '\n')) && strtoull(end, NULL, 10) <= run->optimizer->step)
             end = feed + 1;
-        kept = (size_t)(end - (char *)old.data);
     }
     FileWriter file = file_create(path);
-    file_write(&file, kept ? (char *)old.data : header, kept ? kept : length);
+    file_write(&file, header, sizeof header - 1);
+    file_write(&file, rows, (size_t)(end - rows));
     file_commit(&file);
     free(old.data);
     run->log = fopen(path, "a");
