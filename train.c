@@ -3767,12 +3767,13 @@ void run_profile(Run *run) {
 #ifndef TRAIN_NO_MAIN
 
 static const struct {
+    char letter;
     const char *name, *help;
 } COMMANDS[] = {
-    {"train", "train a model (also when no command is named)"},
-    {"generate", "let a model write"},
-    {"eval", "loss, perplexity and bits per byte of a model on a part of a text"},
-    {"info", "tensors, memory and compute of a model, or of one that could be trained"},
+    {'t', "train", "train a model (also when no command is named)"},
+    {'g', "generate", "let a model write"},
+    {'e', "eval", "loss, perplexity and bits per byte of a model on a part of a text"},
+    {'i', "info", "tensors, memory and compute of a model, or of one that could be trained"},
 };
 enum { COMMAND_ROWS = sizeof COMMANDS / sizeof *COMMANDS };
 
@@ -3798,7 +3799,7 @@ static const Options DEFAULTS = {
 
 enum { COUNT, REAL, CHOICE, TEXT, TEXTS, FLAG }; /* types: size_t, double, int, char * ... */
 static const struct OptionRow {
-    const char *name, *commands; /* first letters of the commands that take it */
+    const char *name, *commands; /* letters of the commands that take it */
     int type;
     size_t place;     /* in Options */
     double low, high; /* inclusive */
@@ -4070,7 +4071,7 @@ static bool option_given(const bool given[OPTION_ROWS], const char *name) {
 }
 
 /* Reads the command line into `o`, marks in `given` the options that were there, and returns
- * the first letter of the command. */
+ * the letter of the command. */
 static char options_read(Options *o, bool given[OPTION_ROWS], int argc, char **argv) {
     bool named = argc > 1 && argv[1][0] != '-';
     const char *name = named ? argv[1] : "train";
@@ -4089,7 +4090,7 @@ static char options_read(Options *o, bool given[OPTION_ROWS], int argc, char **a
             size_t r = dashes ? option_find(option, length) : OPTION_ROWS;
             if (r == OPTION_ROWS) die_usage("'%s' is no option; see ./train --help", argv[i]);
             const struct OptionRow *row = &OPTIONS[r];
-            if (!strchr(row->commands, *name))
+            if (!strchr(row->commands, COMMANDS[command].letter))
                 die_usage("--%s has no meaning for '%s'", row->name, name);
             given[r] = true;
             if (row->type == FLAG) {
@@ -4106,7 +4107,7 @@ static char options_read(Options *o, bool given[OPTION_ROWS], int argc, char **a
         }
         if (pass == 0) preset_apply(o);
     }
-    return *name;
+    return COMMANDS[command].letter;
 }
 
 /* Defaults that depend on other options. */
