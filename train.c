@@ -833,11 +833,12 @@ void matrix_product_plain(float *result, size_t pitch, Matrix A, Matrix B, const
  *            ...                           ...                 on results that never leave
  *          A[m+13,k]  ->   [ a a a a ]   [cD0 ][cD1 ]          the registers
  *
- *    28 multiply-adds for 16 loads: the multipliers are busy, not the memory.  The result's own
- *    place in memory is asked for at the beginning and has arrived when the sums are done.
+ *    28 multiply-adds for 16 loads: the multipliers are busy, not the memory.  Meanwhile the
+ *    result's own lines are fetched, so that they are there when the sums are done: one row
+ *    every few k, because asked for all at once they would hold up the rows of B.
  * 2. B is packed first: a panel holds TILE_COLUMNS columns for DEPTH values of k, in the order
- *    in which the tile reads them, and lies in the first-level cache while all tiles of a block
- *    of rows use it.  A transposed B is turned around here, once, and not at every use.
+ *    in which the tile reads them, and lies in the second-level cache while all tiles of a
+ *    block of rows use it.  A transposed B is turned around here, once, not at every use.
  *
  *          B (K,N)    +--------+--------+---        a panel in memory:
  *            DEPTH    | panel0 | panel1 |             k=0: n n n ... n
@@ -860,14 +861,15 @@ enum { WIDTH = 4, TILE_ROWS = 4, TILE_VECTORS = 3 }; /* 12 + 4 of 16 */
 #endif
 enum {
     TILE_COLUMNS = TILE_VECTORS * WIDTH,
-    DEPTH = 384,            /* at most; a panel of 384 x 32 floats is 48 KB */
-    PANELS = 128,           /* panels packed at a time: 6 MB, in the last-level cache */
-    BLOCK_TILES = 16,       /* tiles of rows that use a panel in turn; their A is some 200 KB */
+    DEPTH = 768,            /* at most; a panel of 768 x 32 floats is 96 KB */
+    PANELS = 64,            /* panels packed at a time: 6 MB, in the last-level cache */
+    BLOCK_TILES = 5,        /* tiles of rows that use a panel in turn; their A is some 200 KB */
+    ASK_EVERY = 4,          /* k from one row of the result that is asked for to the next */
     PARALLEL_FLOPS = 200000 /* below this, waking the other threads costs more than they save */
 };
 
-/* K is cut into as few pieces of at most DEPTH as there can be, all of one size: 400 into two
- * of 200, not into 384 and 16, which would cost a whole pass over the result for nothing. */
+/* K is cut into as few pieces of at most DEPTH as there can be, all of one size: 800 into two
+ * of 400, not into 768 and 32, which would cost a whole pass over the result for nothing. */
 static size_t piece_depth(size_t K) {
     size_t pieces = (K + DEPTH - 1) / DEPTH;
     return pieces ? (K + pieces - 1) / pieces : 0;
@@ -904,11 +906,11 @@ tile_multiply(size_t rows, size_t vectors, float *result, size_t pitch, Matrix A
     const float *group[(TILE_ROWS + 3) / 4];
     UNROLL for (size_t g = 0; g < (rows + 3) / 4; g++) group[g] = A.at + 4 * g * A.row;
     UNROLL for (size_t r = 0; r < rows; r++)
-        UNROLL for (size_t j = 0; j < vectors; j++) {
-            sum[r][j] = (Vector){0};
-            __builtin_prefetch(result + r * pitch + j * WIDTH, 1); /* to be written soon */
-        }
+        UNROLL for (size_t j = 0; j < vectors; j++) sum[r][j] = (Vector){0};
     for (size_t k = 0; k < depth; k++) {
+        if (k % ASK_EVERY == 0 && k / ASK_EVERY < rows)
+            UNROLL for (size_t j = 0; j < vectors; j++)
+                __builtin_prefetch(result + k / ASK_EVERY * pitch + j * WIDTH, 1);
         Vector b[TILE_VECTORS];
         UNROLL for (size_t j = 0; j < vectors; j++) b[j] = vector_load(panel + j * WIDTH);
         UNROLL for (size_t r = 0; r < rows; r++) {
