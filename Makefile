@@ -2,6 +2,9 @@
 #   make        builds ./train                       make run     trains on this project's own text, then writes
 #   make test   every check that needs no Python     make debug   the same program with sanitizers, ./build/train-debug
 #   make bench  speed beside the machine's limits and PyTorch
+#   make reproduce RUN=names        a published run, its figure beside ours: doc/reproduction.md
+#   make report RUN=out/first       a page about a run, with its curves
+#   make book   doc/ and the annotated sources as one page, build/book/index.html (needs pandoc)
 # Another compiler or machine: make CC=clang, make CFLAGS='-O2', make OPENMP= (one thread).
 
 CFLAGS ?= -O3 -march=native
@@ -47,6 +50,12 @@ run: build/train
 test: build/train build/train-plain $(TESTS)
 	TRAIN_PLAIN=build/train-plain sh tests/run.sh $(TESTS)
 
+check-portability: # compilers, libraries and machines that are at hand; prints a table
+	sh dev/portability.sh
+
+check-static: # analysers of the source, valgrind and the thread sanitizer on a short run
+	sh dev/static.sh
+
 # The rest needs Python and the packages of dev/requirements.txt.
 check-reference: # PyTorch makes the reference tensors again
 	$(PYTHON) dev/reference/generate.py --check
@@ -55,12 +64,27 @@ check-tokenizer: build/tokenizer data/gpt2/merges.txt # against tiktoken, tokeni
 	$(PYTHON) dev/unicode/make_classes.py --check
 	$(PYTHON) dev/reference/check_tokenizer.py --gpt2 data/gpt2
 
+check-huggingface: build/train build/tokenizer build/logits # models both ways, and a training
+	$(PYTHON) dev/reference/check_huggingface.py --programs build
+
 check-faults: # one line broken at a time: the tests must notice
-	$(PYTHON) dev/planted_faults.py
+	$(PYTHON) dev/planted_faults.py $(if $(PART),--part $(PART))
 
 # GPT-2's tokenizer, from the network or, with MIRROR=FOLDER, from a folder that has it.
 data/gpt2/merges.txt:
-	sh dev/data/fetch_gpt2.sh $(if $(MIRROR),--mirror $(MIRROR))
+	sh dev/data/fetch.sh gpt2 $(if $(MIRROR),--mirror $(MIRROR))
+
+attack: build/train build/attack build/fault_shim.so # kills and full disks, minutes
+	OMP_WAIT_POLICY=passive ./build/attack $(KILLS) $(STRIDE)
+
+build/attack: tests/attack.c tests/check.c tests/child.c $(SOURCES) | build
+	$(CC) $(FLAGS) $(OPENMP) $< -o $@ -lm
+
+build/fault_shim.so: tests/fault_shim.c | build
+	$(CC) -shared -fPIC -Wall -Wextra -O1 $< -o $@ -ldl
+
+build/logits: build/%: dev/reference/%.c $(SOURCES) | build
+	$(CC) $(FLAGS) $(OPENMP) $< -o $@ -lm
 
 build/matmul_steps build/kernels build/step: build/%: dev/bench/%.c $(SOURCES) | build
 	$(CC) $(FLAGS) $(OPENMP) $< -o $@ -lm
@@ -71,13 +95,39 @@ bench: build/matmul_steps build/kernels build/step # two minutes, and some more 
 	if $(PYTHON) -c 'import torch'; then $(PYTHON) dev/bench/step.py; \
 	else echo 'PyTorch is not there: dev/bench/step.py is left out'; fi
 
-fuzz-tokenizer: | build # needs clang; ten minutes
-	clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-	    tests/fuzz_tokenizer.c -o build/fuzz_tokenizer
-	mkdir -p build/fuzz && cd build && \
-	    ./fuzz_tokenizer -max_total_time=600 -max_len=2000 -close_fd_mask=2 fuzz
+reproduce: build/train # RUN is the name of a file in dev/runs; MIRROR=FOLDER as above
+	PYTHON=$(PYTHON) MIRROR=$(MIRROR) sh dev/runs/reproduce.sh $(RUN)
+
+report: # needs matplotlib
+	$(PYTHON) dev/report.py $(RUN)
+
+book: # needs pandoc
+	$(PYTHON) dev/book/build.py
+
+check-book: book # its links, and in a browser if Chromium is there
+	$(PYTHON) dev/book/pictures.py --check
+	$(PYTHON) dev/book/check.py
+
+# libFuzzer, with the sanitizers; they need clang.
+FUZZ = clang -g -O1 -fno-math-errno -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
+SECONDS = 600
+
+fuzz-tokenizer: | build # ten minutes
+	$(FUZZ) tests/fuzz_tokenizer.c -o build/fuzz_tokenizer
+	mkdir -p build/fuzz/tokenizer && cd build && \
+	    ./fuzz_tokenizer -max_total_time=$(SECONDS) -max_len=2000 -close_fd_mask=2 fuzz/tokenizer
+
+fuzz-files: | build # ten minutes for each reader
+	$(FUZZ) tests/fuzz_files.c -o build/fuzz_files -lm
+	for reader in safetensors model config index tokens state; do \
+	    mkdir -p build/fuzz/$$reader && FUZZ=$$reader ./build/fuzz_files -print_final_stats=1 \
+	        -max_total_time=$(SECONDS) -max_len=8000 -close_fd_mask=2 build/fuzz/$$reader \
+	        > build/fuzz/$$reader.log 2>&1 || { tail -n 30 build/fuzz/$$reader.log; exit 1; }; \
+	    grep '^Done' build/fuzz/$$reader.log; \
+	done
 
 clean:
 	rm -rf build train tokenizer
 
-.PHONY: all debug run test check-reference check-tokenizer check-faults bench fuzz-tokenizer clean
+.PHONY: all debug run test attack check-reference check-tokenizer check-huggingface check-portability check-static \
+        check-faults bench reproduce report book check-book fuzz-tokenizer fuzz-files clean

@@ -1,10 +1,10 @@
 /* train.c - GPT training, whole: from raw text to a trained model that writes.
  *
- * What it does.  A text is a row of tokens (here: bytes).  The model reads some of them and
- * gives a probability to each token that could come next; the loss says how badly it was
- * surprised by the one that did.  Calculus says how the loss would change with each weight, and
- * each weight takes a small step downhill.  That is all; the rest is arithmetic, and all of it
- * is here: no library but libc and libm.
+ * What it does.  A text is a row of tokens: bytes, or pieces of words.  The model reads some of
+ * them and gives a probability to each token that could come next; the loss says how badly it
+ * was surprised by the one that did.  Calculus says how the loss would change with each weight,
+ * and each weight takes a small step downhill.  That is all; the rest is arithmetic, and all of
+ * it is here: no library but libc and libm.
  *
  *     cc -std=gnu11 -O3 -march=native -fopenmp train.c -o train -lm
  *     ./train --data book.txt --out out/book
@@ -34,6 +34,7 @@
  *   H attention heads          D = C/H channels a head  F = 4C hidden width of the MLP
  *   L layers (blocks)          V vocabulary             N rows, mostly N = B*T
  *   O output channels          s key position in attention, beside t, the query position
+ *   M, N, K of a matrix product: (M,N) is (M,K) times (K,N), each element a sum over K
  * (B,T,C) is the shape of an array in row-major order.  dX is the gradient of the loss with
  * respect to X: an array of X's shape that says how much the loss grows when an element of X
  * grows by 1.
@@ -60,7 +61,8 @@
  *   - What a user can cause ends in one line on stderr; what only a mistake in this file can
  *     cause is an assert.
  */
-#define _POSIX_C_SOURCE 200809L
+#define TOKENIZER_NO_MAIN
+#include "tokenizer.c" /* first: it says on which systems this cannot run */
 #include <dirent.h>
 #include <math.h>
 #include <signal.h>
@@ -72,9 +74,6 @@
 #pragma GCC diagnostic ignored "-Wunknown-pragmas" /* one thread: the omp lines mean nothing   \
                                                     */
 #endif
-
-#define TOKENIZER_NO_MAIN
-#include "tokenizer.c"
 
 /* =========================================================================================
  * 2. Small tools
@@ -95,6 +94,32 @@ int thread_count(void) {
 #else
     return 1;
 #endif
+}
+
+/* The number that 1 to 8 bytes write, the lowest first. */
+static uint64_t bytes_number(const unsigned char *at, size_t bytes) {
+    uint64_t number = 0;
+    while (bytes--) number = number << 8 | at[bytes];
+    return number;
+}
+
+/* A whole file, mapped and not read: only pages that are looked at come into memory.  The
+ * caller calls file_unmap. */
+Bytes file_map(const char *path) {
+    struct stat status;
+    int descriptor = open(path, O_RDONLY);
+    if (descriptor < 0 || fstat(descriptor, &status) != 0)
+        die("%s: cannot open: %s", path, strerror(errno));
+    if (!S_ISREG(status.st_mode)) die("%s: is not a file", path);
+    Bytes file = {NULL, (size_t)status.st_size};
+    if (file.size) file.data = mmap(NULL, file.size, PROT_READ, MAP_PRIVATE, descriptor, 0);
+    if (file.data == MAP_FAILED) die("%s: cannot map: %s", path, strerror(errno));
+    close(descriptor);
+    return file;
+}
+
+void file_unmap(Bytes file) {
+    if (file.size) munmap(file.data, file.size);
 }
 
 /* Random numbers without a state: the number is a function of a key and of an index.  A draw
@@ -155,22 +180,38 @@ uint64_t random_permutation(uint64_t key, uint64_t i, uint64_t N) {
  * Text becomes one long row of token ids.  It is cut by position into three parts that do not
  * overlap: what the model learns from, what tells us when to stop, and what is looked at once.
  * A batch is a number of windows into one part; the targets are the inputs one place further.
+ * Where every line of the text is a sequence of its own (names, sums), the windows are lines.
  * ====================================================================================== */
+
+enum { SPLIT_TRAIN, SPLIT_VALIDATION, SPLIT_TEST, SPLITS };
+
+/* A line as a sequence of its own, by places in the tokens.  Its inputs begin with the line
+ * feed before it, its targets end with the one behind it: the line feed is both the token to
+ * start from and the one that ends. */
+typedef struct {
+    size_t start;  /* the line feed before it; row[1].start is the one behind it */
+    size_t answer; /* the first token that is asked for: the first, or the one after a prompt */
+} Row;
 
 typedef struct {
     uint32_t *tokens;
     size_t count; /* tokens */
     size_t bytes; /* of the text that they stand for */
+    size_t parts[SPLITS]; /* tokens of each part; all 0: the parts are cut by position */
+    Row *rows;    /* (row_count + 1), the last one for its start only; NULL: a running text */
+    size_t row_count;
 } Corpus;
 
-enum { SPLIT_TRAIN, SPLIT_VALIDATION, SPLIT_TEST, SPLITS };
 static const char *const SPLIT_NAMES[] = {"train", "validation", "test", NULL};
 
-/* One part of a corpus.  The tokens belong to the corpus. */
+/* One part of a corpus.  The tokens belong to the corpus; with rows, they are all its tokens,
+ * and count those of these rows. */
 typedef struct {
     const uint32_t *tokens;
     size_t count;
     const char *name;
+    const Row *rows; /* (row_count + 1) or NULL */
+    size_t row_count;
 } Split;
 
 static void text_append(Bytes *text, const char *path, bool named) {
@@ -228,16 +269,187 @@ void text_collect(Bytes *text, const char *path, bool named) {
     free(names);
 }
 
+static const unsigned char ROW_END[] = "\n"; /* begins rows, too */
+
+/* A text whose every line is a row, at most T tokens with its line feed.  after: NULL, or the
+ * character that ends each line's prompt.  Lines, and prompt and answer, are encoded apart, so
+ * that no token of a learned vocabulary reaches across.  The caller frees tokens and rows. */
+Corpus corpus_rows(Tokenizer *tokenizer, const Bytes *text, const char *name, const char *after,
+                   size_t T) {
+    const unsigned char *line = text->data, *end = text->data + text->size, *next;
+    Ids ids = {0};
+    size_t n = 0, lines = 1;
+    for (const unsigned char *c = line; c < end; c++) lines += *c == '\n';
+    Row *rows = memory_allocate(lines + 1, sizeof *rows);
+    text_check(tokenizer, text->data, text->size, name, 0);
+    text_check(tokenizer, ROW_END, 1, "--rows: the line feed", 0);
+    text_encode(tokenizer, ROW_END, 1, &ids);
+    for (; line < end; line = next + 1) {
+        next = memchr(line, '\n', (size_t)(end - line));
+        if (!next) next = end; /* the last line may lack its line feed */
+        const unsigned char *mark = after ? memchr(line, *after, (size_t)(next - line)) : NULL;
+        if (after && !mark)
+            die("%s: line %zu has no '%s', which --answer-after wants on every line", name,
+                n + 1, after);
+        const unsigned char *answer = mark ? mark + 1 : line;
+        rows[n].start = ids.count - 1;
+        text_encode(tokenizer, line, (size_t)(answer - line), &ids);
+        rows[n].answer = ids.count;
+        text_encode(tokenizer, answer, (size_t)(next - answer), &ids);
+        text_encode(tokenizer, ROW_END, 1, &ids);
+        size_t length = ids.count - 1 - rows[n++].start;
+        if (length > T)
+            die("%s: line %zu and its line feed are %zu tokens, more than the context of %zu",
+                name, n, length, T);
+    }
+    rows[n].start = ids.count - 1;
+    return (Corpus){ids.data, ids.count, text->size, {0}, rows, n};
+}
+
+/* --- Files of tokens ------------------------------------------------------------------------
+ * A long text is encoded once and kept as the ids of its tokens.  Two forms are read:
+ *   llm.c's  256 numbers of 32 bits, of which the first three are a magic number, a version and
+ *            the number of tokens; then the ids.  The magic number tells such a file.
+ *   raw      nothing but ids, as nanoGPT and `./tokenizer encode --raw` write them: 2 bytes
+ *            each if the vocabulary has at most 65536 tokens, otherwise 4.  Any bytes could be
+ *            that, so such a file is told by its name, which ends in ".bin". */
+static const struct {
+    uint32_t magic, version;
+    size_t width; /* bytes of an id */
+} TOKEN_FORMS[] = {{20240520, 1, 2}, {20240801, 7, 4}}; /* for GPT-2's ids, for Llama 3's */
+enum { TOKEN_FORM_COUNT = sizeof TOKEN_FORMS / sizeof *TOKEN_FORMS, TOKEN_HEADER = 256 * 4 };
+
+/* The row of TOKEN_FORMS for a file that begins with `head`; TOKEN_FORM_COUNT: none. */
+static size_t token_form(Bytes head) {
+    size_t form = 0;
+    while (form < TOKEN_FORM_COUNT &&
+           (head.size < 4 || bytes_number(head.data, 4) != TOKEN_FORMS[form].magic))
+        form++;
+    return form;
+}
+
+/* Is this a file of tokens, of one form or the other? */
+bool tokens_recognise(const char *path) {
+    struct stat status;
+    size_t length = strlen(path);
+    if (stat(path, &status) != 0 || !S_ISREG(status.st_mode)) return false;
+    if (length >= 4 && !strcmp(path + length - 4, ".bin")) return true;
+    Bytes file = file_map(path);
+    bool tokens = token_form(file) < TOKEN_FORM_COUNT;
+    file_unmap(file);
+    return tokens;
+}
+
+/* Appends the ids of a file; each must be one of the vocabulary's. */
+static void tokens_append(Corpus *corpus, const char *path, size_t vocab) {
+    Bytes file = file_map(path);
+    size_t form = token_form(file), width = vocab <= 65536 ? 2 : 4, at = 0;
+    if (form < TOKEN_FORM_COUNT) {
+        width = TOKEN_FORMS[form].width;
+        at = TOKEN_HEADER;
+        if (file.size < at || bytes_number(file.data + 4, 4) != TOKEN_FORMS[form].version ||
+            bytes_number(file.data + 8, 4) != (file.size - at) / width)
+            die("%s: its header does not fit its %zu bytes: damaged, not complete, or of "
+                "another version of llm.c",
+                path, file.size);
+    }
+    if ((file.size - at) % width)
+        die("%s: %zu bytes of ids: not a multiple of %zu", path, file.size - at, width);
+    size_t count = (file.size - at) / width;
+    corpus->tokens =
+        memory_resize(corpus->tokens, corpus->count + count, sizeof *corpus->tokens);
+    for (size_t i = 0; i < count; i++) {
+        uint32_t id = (uint32_t)bytes_number(file.data + at + i * width, width);
+        if (id >= vocab)
+            die("%s: token %zu is %u: the vocabulary has %zu tokens", path, i, (unsigned)id,
+                vocab);
+        corpus->tokens[corpus->count++] = id;
+    }
+    file_unmap(file);
+}
+
+/* The part that the name of a file tells, as that of nanoGPT's val.bin does; SPLITS: none. */
+static int tokens_part(const char *path) {
+    static const char *const WORDS[] = {"train", "val", "test"};
+    const char *slash = strrchr(path, '/');
+    for (const char *at = slash ? slash + 1 : path; *at; at++) {
+        size_t letters = strcspn(at, "._-0123456789");
+        for (int part = 0; part < SPLITS; part++)
+            if (letters == strlen(WORDS[part]) && !strncmp(at, WORDS[part], letters))
+                return part;
+        at += letters;
+        if (!*at) break;
+    }
+    return SPLITS;
+}
+
+/* Reads files of tokens, up to a NULL.  If one is named after the validation or the test part,
+ * all must be named after a part, and make it up; otherwise they are cut by position, as texts
+ * are. */
+void tokens_collect(Corpus *corpus, const char *const *paths, size_t vocab) {
+    bool named = false;
+    for (size_t i = 0; paths[i]; i++)
+        named |= tokens_part(paths[i]) == SPLIT_VALIDATION ||
+                 tokens_part(paths[i]) == SPLIT_TEST;
+    for (int part = 0; part < (named ? SPLITS : 1); part++) {
+        size_t before = corpus->count;
+        for (size_t i = 0; paths[i]; i++) {
+            if (named && tokens_part(paths[i]) == SPLITS)
+                die("%s: no part is named in this name, as in others: train, val or test",
+                    paths[i]);
+            if (!named || tokens_part(paths[i]) == part) tokens_append(corpus, paths[i], vocab);
+        }
+        if (named) corpus->parts[part] = corpus->count - before;
+    }
+}
+
 /* The corpus in three parts: the last `test` of it, before that `validation`, the rest for
- * training. */
+ * training; or those that its files made up.  Of rows, the nearest whole numbers. */
 void corpus_split(const Corpus *corpus, double validation, double test, Split splits[SPLITS]) {
+    if (corpus->rows) {
+        double rows = (double)corpus->row_count;
+        size_t starts[SPLITS + 1] = {0, (size_t)(rows * (1.0 - validation - test) + 0.5),
+                                     (size_t)(rows * (1.0 - test) + 0.5), corpus->row_count};
+        for (int i = 0; i < SPLITS; i++) {
+            const Row *first = corpus->rows + starts[i], *last = corpus->rows + starts[i + 1];
+            splits[i] = (Split){corpus->tokens, last->start - first->start, SPLIT_NAMES[i],
+                                first, (size_t)(last - first)};
+        }
+        return;
+    }
     size_t train_end = (size_t)((double)corpus->count * (1.0 - validation - test) + 1e-6);
     size_t test_start = train_end + (size_t)((double)corpus->count * validation + 1e-6);
     if (test == 0) test_start = corpus->count;
+    const size_t *parts = corpus->parts;
+    if (parts[SPLIT_TRAIN] + parts[SPLIT_VALIDATION] + parts[SPLIT_TEST]) {
+        train_end = parts[SPLIT_TRAIN];
+        test_start = train_end + parts[SPLIT_VALIDATION];
+    }
     size_t starts[SPLITS + 1] = {0, train_end, test_start, corpus->count};
     for (int i = 0; i < SPLITS; i++)
-        splits[i] =
-            (Split){corpus->tokens + starts[i], starts[i + 1] - starts[i], SPLIT_NAMES[i]};
+        splits[i] = (Split){corpus->tokens + starts[i], starts[i + 1] - starts[i],
+                            SPLIT_NAMES[i], NULL, 0};
+}
+
+/* How many sequences of T tokens lie side by side in a split; with rows, how many rows. */
+size_t split_sequences(const Split *split, size_t T) {
+    return split->rows ? split->row_count : split->count > T ? (split->count - 1) / T : 0;
+}
+
+/* The sequence that begins at token `at` of a split, or row number `at`: inputs (T), and
+ * targets (T), which are the inputs shifted by one.  What is not asked for, a prompt and what
+ * lies behind the end of a row, has the target -1, which weighs nothing in the loss; and no
+ * earlier token can look at the padding behind a row.
+ * [glossary: Next-token prediction, Self-supervised learning] */
+void sequence_read(const Split *split, size_t at, size_t T, int32_t *inputs, int32_t *targets) {
+    const Row *row = split->rows ? split->rows + at : NULL;
+    size_t start = row ? row->start : at, end = row ? row[1].start : at + T;
+    size_t answer = row ? row->answer : at + 1;
+    for (size_t t = 0, place = start; t < T; t++, place++) {
+        inputs[t] = (int32_t)split->tokens[place < end ? place : start];
+        targets[t] =
+            place < end && place + 1 >= answer ? (int32_t)split->tokens[place + 1] : -1;
+    }
 }
 
 /* Where batches come from.  A process has a rank below world; each batch is dealt out so that
@@ -254,45 +466,60 @@ typedef struct {
     size_t rank, world;
 } BatchSource;
 
-/* Where sequence i of the whole batch of this step begins.                   [glossary: Epoch]
+/* Where sequence i of the whole batch of this step begins; its number, if it is a row.
+ *                                                                           [glossary: Epoch]
  * ORDER_EPOCHS: the split is cut into windows of T tokens, and an epoch visits every one once,
  * in an order of its own.  The cut begins at a random place among the few that leave the same
  * number of windows.  ORDER_WINDOWS: any place, as nanoGPT does; a token is then seen once an
  * epoch on average. */
 static size_t window_start(const BatchSource *source, uint64_t step, size_t i) {
-    size_t last = source->split->count - source->T - 1; /* the last place where a window fits */
+    const Split *split = source->split;
+    size_t T = split->rows ? 1 : source->T; /* rows are counted, and as long as one */
+    size_t last = split->rows ? split->row_count - 1 : split->count - T - 1; /* that fits */
     uint64_t number = step * source->batch + i;
     if (source->order == ORDER_WINDOWS)
         return (size_t)(random_bits(random_bits(source->seed, RANDOM_WINDOWS), number) %
                         (last + 1));
-    uint64_t windows = last / source->T + 1, epoch = number / windows;
+    uint64_t windows = last / T + 1, epoch = number / windows;
     uint64_t key = random_bits(random_bits(source->seed, RANDOM_ORDER), epoch);
-    size_t slack = last % source->T; /* tokens that the windows leave over */
+    size_t slack = last % T; /* tokens that the windows leave over */
     size_t shift = (size_t)(random_bits(key, ~(uint64_t)0) % (slack + 1));
-    return shift + (size_t)random_permutation(key, number % windows, windows) * source->T;
+    return shift + (size_t)random_permutation(key, number % windows, windows) * T;
 }
 
 /* Inputs (count,T) and targets (count,T): `count` sequences of this rank from its first-th on.
- * Targets are the inputs shifted by one.
- * [glossary: Next-token prediction, Self-supervised learning] */
+ */
 void batch_read(const BatchSource *source, uint64_t step, size_t first, size_t count,
                 int32_t *inputs, int32_t *targets) {
     size_t T = source->T, mine = source->rank * (source->batch / source->world);
     assert(source->batch % source->world == 0 && source->rank < source->world);
-    for (size_t b = 0; b < count; b++) {
-        const uint32_t *window =
-            source->split->tokens + window_start(source, step, mine + first + b);
-        for (size_t t = 0; t < T; t++) {
-            inputs[b * T + t] = (int32_t)window[t];
-            targets[b * T + t] = (int32_t)window[t + 1];
-        }
+    for (size_t b = 0; b < count; b++)
+        sequence_read(source->split, window_start(source, step, mine + first + b), T,
+                      inputs + b * T, targets + b * T);
+}
+
+/* Tokens that are asked for in the whole batch of this step, over all ranks. */
+size_t batch_targets(const BatchSource *source, uint64_t step) {
+    size_t sum = 0;
+    if (!source->split->rows) return source->batch * source->T;
+    for (size_t i = 0; i < source->batch; i++) {
+        const Row *row = source->split->rows + window_start(source, step, i);
+        sum += row[1].start - row->answer + 1;
     }
+    return sum;
+}
+
+/* Tokens that a step reads, without padding; rows differ, and this is the mean. */
+double batch_tokens(const BatchSource *source) {
+    const Split *s = source->split;
+    return (double)source->batch *
+           (s->rows ? (double)s->count / (double)s->row_count : (double)source->T);
 }
 
 /* Epochs that `steps` steps amount to. */
 double batch_epochs(const BatchSource *source, uint64_t steps) {
-    return (double)steps * (double)source->batch * (double)source->T /
-           (double)(source->split->count - 1);
+    return (double)steps * batch_tokens(source) /
+           (double)(source->split->count - !source->split->rows);
 }
 
 /* =========================================================================================
@@ -1462,6 +1689,18 @@ GPT *gpt_create(const Config *config, bool training) {
     return gpt;
 }
 
+/* Cuts a model to a shorter context: it keeps the rows of wpe for the places that are left.
+ * What it computes for a text that fits is the same to the last bit. */
+void gpt_shorten(GPT *gpt, size_t context) {
+    const Tensor *wpe = &gpt->table[WPE];
+    size_t kept = wpe->offset + context * gpt->config.channels, end = wpe->offset + wpe->count;
+    assert(context > 0 && context <= gpt->config.context);
+    memmove(gpt->weights + kept, gpt->weights + end,
+            (gpt->parameter_count - end) * sizeof *gpt->weights);
+    gpt->config.context = context;
+    table_fill(&gpt->config, gpt->table, &gpt->parameter_count);
+}
+
 void gpt_destroy(GPT *gpt) {
     if (!gpt) return;
     free(gpt->table);
@@ -2004,7 +2243,9 @@ double optimizer_step(GPT *gpt, Optimizer *optimizer, const OptimizerOptions *o,
  *
  * A model on disk is a folder as Hugging Face writes it for GPT-2: model.safetensors,
  * config.json and the tokenizer's vocab.json and merges.txt.  So what was trained here opens
- * there.
+ * there, and a GPT-2 that was saved there opens here, also in half precision or in several
+ * files.  Beside them, state.safetensors holds what a run needs besides the weights to go on as
+ * if it had never stopped: Adam's moments, a few counters, and every setting.
  *
  * A safetensors file is: 8 bytes, the length n of the header, little-endian; n bytes of JSON,
  * {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [from, to]}, ...}, offsets counted
@@ -2022,8 +2263,9 @@ typedef struct {
 typedef struct {
     char *path;
     unsigned char *data; /* the whole file, mapped */
-    size_t size, count;
-    SafeTensor *tensors;
+    size_t size, count, capacity;
+    size_t header;       /* bytes: 8 and the JSON text */
+    SafeTensor *tensors; /* count of them, sorted by name */
 } SafeTensors;
 
 static size_t dtype_bytes(const char *dtype) { /* 0: not known */
@@ -2072,55 +2314,85 @@ static void safetensors_entry(SafeTensors *file, Json *j, const char *name, size
             file->path, name);
     t.start = data_start + limits[0];
     t.bytes = bytes;
-    for (size_t i = 0; i < file->count; i++)
-        if (!strcmp(file->tensors[i].name, t.name))
-            die("%s: tensor %s stands there twice", file->path, name);
-    file->tensors = memory_resize(file->tensors, file->count + 1, sizeof t);
+    file->tensors = array_grow(file->tensors, &file->capacity, file->count, sizeof t);
     file->tensors[file->count++] = t;
 }
+
+static int safetensor_compare_place(const void *a, const void *b) {
+    const SafeTensor *s = a, *t = b;
+    if (s->start != t->start) return s->start < t->start ? -1 : 1;
+    return (s->bytes > t->bytes) - (s->bytes < t->bytes); /* an empty one goes before */
+}
+
+static int safetensor_compare_name(const void *a, const void *b) {
+    return strcmp(((const SafeTensor *)a)->name, ((const SafeTensor *)b)->name);
+}
+
+/* The rules for all tensors together, as the official reader has them: no name twice, and every
+ * byte behind the header belongs to exactly one tensor.  Leaves them sorted by name. */
+static void safetensors_check(SafeTensors *file) {
+    size_t end = file->header;
+    if (file->count)
+        qsort(file->tensors, file->count, sizeof *file->tensors, safetensor_compare_place);
+    for (size_t i = 0; i < file->count; i++) {
+        const SafeTensor *t = &file->tensors[i];
+        if (t->start != end)
+            die("%s: the offsets of tensor %s %s", file->path, t->name,
+                t->start < end ? "overlap those of another" : "leave a gap before it");
+        end += t->bytes;
+    }
+    if (end != file->size)
+        die("%s: %zu bytes at its end belong to no tensor", file->path, file->size - end);
+    if (file->count)
+        qsort(file->tensors, file->count, sizeof *file->tensors, safetensor_compare_name);
+    for (size_t i = 1; i < file->count; i++)
+        if (!strcmp(file->tensors[i].name, file->tensors[i - 1].name))
+            die("%s: tensor %s stands there twice", file->path, file->tensors[i].name);
+}
+
+enum { SAFETENSORS_HEADER_MAX = 100000000 }; /* bytes; the official reader's limit */
 
 /* Opens and checks a file.  The caller calls safetensors_close. */
 SafeTensors *safetensors_open(const char *path) {
     SafeTensors *file = memory_allocate(1, sizeof *file);
     file->path = text_format("%s", path);
-    struct stat status;
-    int descriptor = open(path, O_RDONLY);
-    if (descriptor < 0 || fstat(descriptor, &status) != 0)
-        die("%s: cannot open: %s", path, strerror(errno));
-    if (!S_ISREG(status.st_mode)) die("%s: is not a file", path);
-    file->size = (size_t)status.st_size;
+    Bytes all = file_map(path);
+    file->data = all.data;
+    file->size = all.size;
     if (file->size < 8) die("%s: has %zu bytes: not a safetensors file", path, file->size);
-    file->data = mmap(NULL, file->size, PROT_READ, MAP_PRIVATE, descriptor, 0);
-    if (file->data == MAP_FAILED) die("%s: cannot map: %s", path, strerror(errno));
-    close(descriptor);
-    uint64_t header = 0;
-    for (int i = 7; i >= 0; i--) header = header << 8 | file->data[i];
+    uint64_t header = bytes_number(file->data, 8);
     if (header > file->size - 8)
         die("%s: its header should have %llu bytes, the file has %zu: damaged, not "
             "complete, or not a safetensors file",
             path, (unsigned long long)header, file->size);
-    Json j = {file->data, 8 + (size_t)header, 8, path, true};
+    if (header > SAFETENSORS_HEADER_MAX)
+        die("%s: its header has %llu bytes, %d is the limit", path, (unsigned long long)header,
+            SAFETENSORS_HEADER_MAX);
+    file->header = 8 + (size_t)header;
+    Json j = {file->data, file->header, 8, path, true};
     char name[128];
     json_enter(&j, '{');
     while (json_key(&j, name, sizeof name)) {
         if (!strcmp(name, "__metadata__")) json_skip(&j);
-        else safetensors_entry(file, &j, name, 8 + (size_t)header);
+        else safetensors_entry(file, &j, name, file->header);
     }
     json_end(&j);
+    safetensors_check(file);
     return file;
 }
 
 void safetensors_close(SafeTensors *file) {
-    munmap(file->data, file->size);
+    file_unmap((Bytes){file->data, file->size});
     free(file->tensors);
     free(file->path);
     free(file);
 }
 
 static const SafeTensor *safetensors_row(const SafeTensors *file, const char *name) {
-    for (size_t i = 0; i < file->count; i++)
-        if (!strcmp(file->tensors[i].name, name)) return &file->tensors[i];
-    return NULL;
+    SafeTensor key = {.rank = 0};
+    if (!file->count || strlen(name) >= sizeof key.name) return NULL;
+    memcpy(key.name, name, strlen(name) + 1);
+    return bsearch(&key, file->tensors, file->count, sizeof key, safetensor_compare_name);
 }
 
 /* The numbers of a tensor, which belong to the file and may lie at any address; NULL if there
@@ -2137,23 +2409,44 @@ const void *safetensors_find(const SafeTensors *file, const char *name, const ch
     return file->data + t->start;
 }
 
-/* A model without biases is written with biases of 0: the same function, and every reader of
- * GPT-2 models has all that it looks for. */
-static void weights_write(const GPT *gpt, const char *path) {
-    Config full = gpt->config;
-    full.bias = true;
-    GPT all = {.config = full};
-    all.table = memory_allocate(gpt->tensor_count, sizeof *all.table);
-    all.tensor_count = table_fill(&full, all.table, &all.parameter_count);
-    char *header = text_format("{\"__metadata__\": {\"format\": \"pt\"}");
-    for (size_t i = 0; i < all.tensor_count; i++) {
-        const Tensor *t = &all.table[i];
+/* The text that __metadata__ holds under a key, into room; false if there is none. */
+bool safetensors_text(const SafeTensors *file, const char *key, char *room, size_t size) {
+    Json j = {file->data, file->header, 8, file->path, true};
+    char name[128];
+    bool found = false;
+    json_enter(&j, '{');
+    while (json_key(&j, name, sizeof name)) {
+        bool metadata = !strcmp(name, "__metadata__");
+        if (!metadata) json_skip(&j);
+        else
+            for (json_enter(&j, '{'); json_key(&j, name, sizeof name);)
+                if (strcmp(name, key)) json_skip(&j);
+                else json_string(&j, room, size), found = true;
+    }
+    return found;
+}
+
+/* A tensor to be written: its name, its row of the table for the shape, its numbers. */
+typedef struct {
+    char name[72];
+    const Tensor *like;
+    const float *numbers; /* NULL: zeros */
+} TensorSource;
+
+/* metadata: members of a JSON object, texts all of them. */
+static void safetensors_write(const char *path, const char *metadata,
+                              const TensorSource *tensors, size_t count) {
+    char *header = text_format("{\"__metadata__\": {%s}", metadata);
+    size_t end = 0;
+    for (size_t i = 0; i < count; i++) {
+        const Tensor *t = tensors[i].like;
+        size_t start = end;
+        end += t->shape[0] * t->shape[1] * sizeof(float);
         char *second = t->rank == 2 ? text_format(", %zu", t->shape[1]) : text_format("%s", "");
         char *longer =
             text_format("%s, \"%s\": {\"dtype\": \"F32\", \"shape\": [%zu%s], "
                         "\"data_offsets\": [%zu, %zu]}",
-                        header, t->name, t->shape[0], second, t->offset * sizeof(float),
-                        (t->offset + t->count) * sizeof(float));
+                        header, tensors[i].name, t->shape[0], second, start, end);
         free(second);
         free(header);
         header = longer;
@@ -2166,16 +2459,28 @@ static void weights_write(const GPT *gpt, const char *path) {
     file_write(&file, size, sizeof size);
     file_write(&file, header, length - 1);
     file_write(&file, "}       ", 1 + padded - length);
-    for (size_t i = 0; i < all.tensor_count; i++) {
-        const Tensor *t = &gpt->table[i];
-        float *zeros = t->count ? NULL : memory_allocate(all.table[i].count, sizeof *zeros);
-        file_write(&file, zeros ? zeros : gpt->weights + t->offset,
-                   all.table[i].count * sizeof(float));
+    for (size_t i = 0; i < count; i++) {
+        size_t N = tensors[i].like->shape[0] * tensors[i].like->shape[1];
+        float *zeros = tensors[i].numbers ? NULL : memory_allocate(N, sizeof *zeros);
+        file_write(&file, zeros ? zeros : tensors[i].numbers, N * sizeof(float));
         free(zeros);
     }
     file_commit(&file);
     free(header);
-    free(all.table);
+}
+
+/* A model without biases is written with biases of 0: the same function, and every reader of
+ * GPT-2 models has all that it looks for. */
+static void weights_write(const GPT *gpt, const char *path) {
+    TensorSource *sources = memory_allocate(gpt->tensor_count, sizeof *sources);
+    for (size_t i = 0; i < gpt->tensor_count; i++) {
+        const Tensor *t = &gpt->table[i];
+        sources[i].like = t;
+        sources[i].numbers = t->count ? gpt->weights + t->offset : NULL;
+        memcpy(sources[i].name, t->name, sizeof t->name);
+    }
+    safetensors_write(path, "\"format\": \"pt\"", sources, gpt->tensor_count);
+    free(sources);
 }
 
 static void config_write(const Config *config, const char *path) {
@@ -2219,9 +2524,13 @@ char *config_problem(const Config *c) {
 }
 
 /* Reads a config.json.  What would make the model compute something else than this file does is
- * refused; what does not matter here is passed over. */
-static Config config_read(const char *path) {
+ * refused; what does not matter here is passed over.  *tied (or NULL) gets: does the model say
+ * that its output head is wte? */
+static Config config_read(const char *path, bool *tied) {
     Config c = {.bias = true};
+    bool unused;
+    if (!tied) tied = &unused;
+    *tied = true;
     Bytes text = file_read(path);
     Json j = {text.data, text.size, 0, path, true};
     char key[64], value[64];
@@ -2236,13 +2545,19 @@ static Config config_read(const char *path) {
         else if (!strcmp(key, "resid_pdrop")) c.dropout = (float)json_number(&j);
         else if (!strcmp(key, "bias")) c.bias = json_boolean(&j);
         else if (!strcmp(key, "n_inner")) inner = json_word(&j, "null") ? 0 : json_size(&j);
-        else if (!strcmp(key, "tie_word_embeddings") || !strcmp(key, "scale_attn_weights")) {
+        else if (!strcmp(key, "tie_word_embeddings")) *tied = json_boolean(&j);
+        else if (!strcmp(key, "scale_attn_weights")) {
             if (!json_boolean(&j)) die("%s: %s must be true here", path, key);
-        } else if (!strcmp(key, "scale_attn_by_inverse_layer_idx")) {
+        } else if (!strcmp(key, "scale_attn_by_inverse_layer_idx") ||
+                   !strcmp(key, "add_cross_attention")) {
             if (json_boolean(&j)) die("%s: %s must be false here", path, key);
         } else if (!strcmp(key, "layer_norm_epsilon")) {
             if (fabs(json_number(&j) - LAYERNORM_EPS) > 1e-9)
                 die("%s: %s must be 1e-5 here", path, key);
+        } else if (!strcmp(key, "model_type")) {
+            json_string(&j, value, sizeof value);
+            if (strcmp(value, "gpt2"))
+                die("%s: model_type is \"%s\", only gpt2 is known here", path, value);
         } else if (!strcmp(key, "activation_function")) {
             json_string(&j, value, sizeof value);
             if (strcmp(value, "gelu_new") && strcmp(value, "gelu_pytorch_tanh"))
@@ -2258,51 +2573,368 @@ static Config config_read(const char *path) {
     return c;
 }
 
-/* Reads DIR/config.json and DIR/model.safetensors.  The caller calls gpt_destroy. */
+/* The files that hold a model's weights: model.safetensors, or the parts ("shards") that
+ * model.safetensors.index.json names, {"weight_map": {"tensor": "file", ...}, ...}. */
+typedef struct {
+    char *path; /* for messages */
+    SafeTensors **files;
+    size_t count, capacity, bytes;
+} Weights;
+
+static void weights_add(Weights *w, const char *path) {
+    for (size_t i = 0; i < w->count; i++)
+        if (!strcmp(w->files[i]->path, path)) return;
+    w->files = array_grow(w->files, &w->capacity, w->count, sizeof *w->files);
+    w->files[w->count++] = safetensors_open(path);
+    w->bytes += w->files[w->count - 1]->size;
+}
+
+static void weights_open_shards(Weights *w, const char *folder) {
+    char key[128], shard[256];
+    Bytes text = file_read(w->path);
+    Json j = {text.data, text.size, 0, w->path, true};
+    json_enter(&j, '{');
+    while (json_key(&j, key, sizeof key)) {
+        if (strcmp(key, "weight_map")) {
+            json_skip(&j);
+            continue;
+        }
+        json_enter(&j, '{');
+        while (json_key(&j, key, sizeof key)) {
+            json_string(&j, shard, sizeof shard);
+            if (strchr(shard, '/') || strchr(shard, '\\')) /* it could lead anywhere */
+                die("%s: %s is not the name of a file in this folder", w->path, shard);
+            char *path = text_format("%s/%s", folder, shard);
+            weights_add(w, path);
+            free(path);
+        }
+    }
+    json_end(&j);
+    free(text.data);
+}
+
+static Weights weights_open(const char *folder) {
+    Weights w = {.path = text_format("%s/model.safetensors.index.json", folder)};
+    char *whole = text_format("%s/model.safetensors", folder);
+    if (access(whole, F_OK) == 0 || access(w.path, F_OK) != 0) {
+        free(w.path);
+        w.path = whole;
+        weights_add(&w, whole);
+    } else {
+        free(whole);
+        weights_open_shards(&w, folder);
+    }
+    return w;
+}
+
+static void weights_close(Weights *w) {
+    for (size_t i = 0; i < w->count; i++) safetensors_close(w->files[i]);
+    free(w->files);
+    free(w->path);
+}
+
+/* The numbers of a tensor, or NULL; *row gets what is known of them. */
+static const unsigned char *weights_find(const Weights *w, const char *name,
+                                         const SafeTensor **row) {
+    const unsigned char *numbers = NULL;
+    for (size_t i = 0; i < w->count; i++) {
+        const SafeTensor *found = safetensors_row(w->files[i], name);
+        if (found && numbers)
+            die("%s: tensor %s stands in another shard too", w->files[i]->path, name);
+        if (found) numbers = w->files[i]->data + (*row = found)->start;
+    }
+    return numbers;
+}
+
+/* Sets floats to what a file holds.  Both kinds of half precision are a float with fewer bits:
+ * BF16 is its upper half; F16 has 5 bits of exponent for 8 and 10 of mantissa for 23.  Its
+ * exponent counts from 15 and not from 127, which a factor of 2^112 makes up for, also for the
+ * smallest numbers, which have no leading 1. */
+static void numbers_convert(float *to, const unsigned char *from, const char *dtype,
+                            size_t count) {
+    if (!strcmp(dtype, "F32")) {
+        memcpy(to, from, count * sizeof *to);
+        return;
+    }
+    bool short_exponent = !strcmp(dtype, "F16");
+    for (size_t i = 0; i < count; i++) {
+        uint32_t half = (uint32_t)bytes_number(from + 2 * i, 2), bits = half << 16;
+        if (short_exponent) bits = (half & 0x8000) << 16 | (half & 0x7FFF) << 13;
+        memcpy(&to[i], &bits, sizeof bits);
+        if (short_exponent) to[i] = (half & 0x7C00) == 0x7C00 ? NAN : to[i] * 0x1p112f;
+    }
+}
+
+/* Reads one tensor of the model.  A bias that the model has not may be there if it is 0. */
+static void tensor_read(const Weights *w, const Tensor *t, float *weights) {
+    const SafeTensor *row = NULL;
+    const unsigned char *numbers = weights_find(w, t->name, &row);
+    if (!numbers) /* as OpenAI's own files name it */
+        numbers = weights_find(w, t->name + strlen("transformer."), &row);
+    for (size_t i = 0; numbers && !t->count && i < row->bytes; i++)
+        if (numbers[i])
+            die("%s: config.json says that there are no biases, but %s is not 0", w->path,
+                row->name);
+    if (!t->count) return;
+    if (!numbers) die("%s: tensor %s is missing", w->path, t->name);
+    if (strcmp(row->dtype, "F32") && strcmp(row->dtype, "F16") && strcmp(row->dtype, "BF16"))
+        die("%s: tensor %s has type %s; F32, F16 or BF16 is needed", w->path, row->name,
+            row->dtype);
+    if (row->rank != t->rank || row->shape[0] != t->shape[0] ||
+        (t->rank == 2 && row->shape[1] != t->shape[1]))
+        die("%s: tensor %s has not the shape that config.json asks for", w->path, row->name);
+    numbers_convert(weights, numbers, row->dtype, t->count);
+    for (size_t i = 0; i < t->count; i++)
+        if (!isfinite(weights[i]))
+            die("%s: tensor %s holds a number that is not finite", w->path, row->name);
+}
+
+/* The output head is wte here.  A file may hold it a second time, but no other one. */
+static void head_check(const Weights *w, bool tied) {
+    const SafeTensor *head = NULL, *wte = NULL;
+    const unsigned char *a = weights_find(w, "lm_head.weight", &head);
+    const unsigned char *b = weights_find(w, "transformer.wte.weight", &wte);
+    if (!b) b = weights_find(w, "wte.weight", &wte);
+    assert(b); /* tensor_read has found it */
+    if (a && (strcmp(head->dtype, wte->dtype) || head->bytes != wte->bytes ||
+              memcmp(a, b, head->bytes) != 0))
+        die("%s: lm_head.weight is not the same as wte.weight, as it must be here", w->path);
+    if (!a && !tied)
+        die("%s: tensor lm_head.weight is missing: config.json says that it is not wte.weight",
+            w->path);
+}
+
+/* Reads DIR/config.json and the weights.  The caller calls gpt_destroy. */
 GPT *model_read(const char *folder, bool training) {
     char *config_path = text_format("%s/config.json", folder);
-    char *weights_path = text_format("%s/model.safetensors", folder);
-    Config config = config_read(config_path);
-    SafeTensors *file = safetensors_open(weights_path);
-    if (config_parameters(&config) >
-        file->size / sizeof(float) + 1) /* before a byte is allocated */
-        die("%s: holds fewer numbers than the model of %s has", weights_path, config_path);
+    bool tied;
+    Config config = config_read(config_path, &tied);
+    Weights weights = weights_open(folder);
+    if (config_parameters(&config) > weights.bytes / 2) /* before a byte is allocated */
+        die("%s: holds fewer numbers than the model of %s has", weights.path, config_path);
     GPT *gpt = gpt_create(&config, training);
-    for (size_t i = 0; i < gpt->tensor_count; i++) {
-        const Tensor *t = &gpt->table[i];
-        if (!t->count) continue;
-        size_t count, rank, shape[8];
-        const char *bare = t->name + strlen("transformer."); /* as OpenAI's own files name it */
-        const char *name = safetensors_row(file, t->name) ? t->name : bare;
-        const void *numbers = safetensors_find(file, name, "F32", &count, shape, &rank);
-        if (!numbers) die("%s: tensor %s is missing", weights_path, t->name);
-        if (rank != t->rank || shape[0] != t->shape[0] ||
-            (rank == 2 && shape[1] != t->shape[1]))
-            die("%s: tensor %s has not the shape that %s asks for", weights_path, name,
-                config_path);
-        memcpy(gpt->weights + t->offset, numbers, count * sizeof(float));
+    for (size_t i = 0; i < gpt->tensor_count; i++)
+        tensor_read(&weights, &gpt->table[i], gpt->weights + gpt->table[i].offset);
+    head_check(&weights, tied);
+    weights_close(&weights);
+    free(config_path);
+    return gpt;
+}
+
+/* Between files_hold() and files_release().  A tokenizer of NULL leaves all but the weights as
+ * they stand there. */
+static void model_files(const GPT *gpt, const Tokenizer *tokenizer, const char *folder) {
+    folder_create(folder);
+    char *config_path = text_format("%s/config.json", folder);
+    char *weights_path = text_format("%s/model.safetensors", folder);
+    if (tokenizer) {
+        tokenizer_save(tokenizer, folder);
+        config_write(&gpt->config, config_path);
     }
-    for (size_t i = 0; i < gpt->parameter_count; i++)
-        if (!isfinite(gpt->weights[i]))
-            die("%s: holds a number that is not finite", weights_path);
-    safetensors_close(file);
+    weights_write(gpt, weights_path);
     free(config_path);
     free(weights_path);
-    return gpt;
 }
 
 /* Writes the model and its tokenizer into a folder: all four files, or none. */
 void model_write(const GPT *gpt, const Tokenizer *tokenizer, const char *folder) {
-    folder_create(folder);
-    char *config_path = text_format("%s/config.json", folder);
-    char *weights_path = text_format("%s/model.safetensors", folder);
     files_hold();
-    tokenizer_save(tokenizer, folder);
-    config_write(&gpt->config, config_path);
-    weights_write(gpt, weights_path);
+    model_files(gpt, tokenizer, folder);
     files_release();
-    free(config_path);
-    free(weights_path);
+}
+
+/* --- The state of a run ---------------------------------------------------------------------
+ * The step, and with it the place in the data and every random draw: all of them are functions
+ * of the seed and the step (section 2).  So no generator has a state that would have to be
+ * saved.
+ *
+ * Model and state are two files, and no system renames two files at once.  So the state says
+ * which weights it belongs to, by their fingerprint, and takes its name first; the new model is
+ * then complete under its temporary name.  A run that was killed between the two renames is
+ * told by a model that is not the state's, and state_open finishes what was begun. */
+
+/* A number that stands for a row of bytes: another row has, in all likelihood, another number.
+ * It finds what was mixed up or damaged; it is no lock against a forger.  NULL are zeros. */
+uint64_t fingerprint(uint64_t start, const void *data, size_t bytes) {
+    const unsigned char *from = data;
+    for (size_t i = 0; i < bytes; i += 8) {
+        uint64_t word = 0;
+        if (from) memcpy(&word, from + i, bytes - i < 8 ? bytes - i : 8);
+        start = random_bits(start ^ word, bytes);
+    }
+    return start;
+}
+
+/* Of a tensor as weights_write lays it down.  Those of all tensors are added up, so that their
+ * order does not matter. */
+static uint64_t tensor_fingerprint(const char *name, const void *data, size_t bytes) {
+    return fingerprint(fingerprint(0, name, strlen(name)), data, bytes);
+}
+
+uint64_t weights_fingerprint(const GPT *gpt) {
+    uint64_t print = 0;
+    for (size_t i = 0; i < gpt->tensor_count; i++) {
+        const Tensor *t = &gpt->table[i];
+        print += tensor_fingerprint(t->name, t->count ? gpt->weights + t->offset : NULL,
+                                    t->shape[0] * t->shape[1] * sizeof(float));
+    }
+    return print;
+}
+
+/* Does DIR/model.safetensors hold the weights with this fingerprint? */
+static bool model_matches(const char *folder, uint64_t weights) {
+    char *path = text_format("%s/model.safetensors", folder);
+    uint64_t print = 0;
+    bool there = access(path, F_OK) == 0;
+    if (there) {
+        SafeTensors *file = safetensors_open(path);
+        for (size_t i = 0; i < file->count; i++)
+            print += tensor_fingerprint(file->tensors[i].name,
+                                        file->data + file->tensors[i].start,
+                                        file->tensors[i].bytes);
+        safetensors_close(file);
+    }
+    free(path);
+    return there && print == weights;
+}
+
+/* Where a save was cut off among its renames, gives the files their names: all are complete if
+ * the state has its own.  Files of a save that did not come so far are passed over. */
+static void save_finish(const char *folder, uint64_t weights) {
+    static const char *const names[] = {"vocab.json", "merges.txt", "config.json",
+                                        "model.safetensors"};
+    char *waiting = text_format("%s/model.safetensors.tmp", folder);
+    bool cut_off = access(waiting, F_OK) == 0 && !model_matches(folder, weights);
+    for (size_t i = 0; cut_off && i < sizeof names / sizeof *names; i++) {
+        char *path = text_format("%s/%s", folder, names[i]);
+        char *temporary = text_format("%s.tmp", path);
+        if (access(temporary, F_OK) == 0 && rename(temporary, path) != 0)
+            die("%s: cannot rename: %s", temporary, strerror(errno));
+        folder_flush(path);
+        free(temporary);
+        free(path);
+    }
+    free(waiting);
+}
+
+/* What a run knows beside its weights and moments. */
+typedef struct {
+    double best_loss, shown_loss; /* validation loss of the best model, and the latest one */
+    uint64_t best_step, bad_evaluations; /* since the best one */
+    double seconds;                      /* of work so far */
+    uint64_t weights, best_weights;      /* fingerprints of the last and the best model, */
+    uint64_t corpus, tokenizer;          /* of the tokens trained on, and of the vocabulary */
+} Progress;
+
+enum { STATE_VERSION = 1 };
+
+/* settings: members of a JSON object; section 12 makes them from the table of options. */
+static void state_write(const char *path, const GPT *gpt, const Optimizer *optimizer,
+                        const Progress *p, const char *settings) {
+    TensorSource *sources = memory_allocate(2 * gpt->tensor_count, sizeof *sources);
+    size_t n = 0;
+    for (int moment = 0; moment < 2; moment++)
+        for (size_t i = 0; i < gpt->tensor_count; i++) {
+            const Tensor *t = &gpt->table[i];
+            if (!t->count) continue;
+            sources[n].like = t;
+            sources[n].numbers = (moment ? optimizer->v : optimizer->m) + t->offset;
+            snprintf(sources[n].name, sizeof sources[n].name, "%c.%s", "mv"[moment], t->name);
+            n++;
+        }
+    char *metadata = text_format(
+        "\"version\": \"%d\", \"step\": \"%" PRIu64 "\", \"best_loss\": \"%.17g\", "
+        "\"shown_loss\": \"%.17g\", \"best_step\": \"%" PRIu64 "\", \"bad_evaluations\": "
+        "\"%" PRIu64 "\", \"seconds\": \"%.3f\", \"weights\": \"%016" PRIx64 "\", "
+        "\"best_weights\": \"%016" PRIx64 "\", \"corpus\": \"%016" PRIx64 "\", "
+        "\"tokenizer\": \"%016" PRIx64 "\"%s",
+        STATE_VERSION, optimizer->step, p->best_loss, p->shown_loss, p->best_step,
+        p->bad_evaluations, p->seconds, p->weights, p->best_weights, p->corpus, p->tokenizer,
+        settings);
+    safetensors_write(path, metadata, sources, n);
+    free(metadata);
+    free(sources);
+}
+
+/* A number of the metadata, from 0 to `high`; NaN is one too. */
+static double state_number(const SafeTensors *file, const char *key, double high) {
+    char text[64], *end = text;
+    double value = safetensors_text(file, key, text, sizeof text) ? strtod(text, &end) : NAN;
+    if (end == text || *end || !(isnan(value) || (value >= 0 && value <= high)))
+        die("%s: \"%s\" is missing or out of range", file->path, key);
+    return value;
+}
+
+static uint64_t state_count(const SafeTensors *file, const char *key) {
+    double value = state_number(file, key, 1e15);
+    if (value != floor(value)) die("%s: \"%s\" is no whole number", file->path, key);
+    return (uint64_t)value;
+}
+
+static uint64_t state_fingerprint(const SafeTensors *file, const char *key) {
+    char text[64];
+    if (!safetensors_text(file, key, text, sizeof text) || strlen(text) != 16 ||
+        strspn(text, "0123456789abcdef") != 16)
+        die("%s: \"%s\" is missing, or not 16 hexadecimal digits", file->path, key);
+    return strtoull(text, NULL, 16);
+}
+
+Progress state_progress(const SafeTensors *file) {
+    return (Progress){
+        .best_loss = state_number(file, "best_loss", INFINITY),
+        .shown_loss = state_number(file, "shown_loss", INFINITY),
+        .best_step = state_count(file, "best_step"),
+        .bad_evaluations = state_count(file, "bad_evaluations"),
+        .seconds = state_number(file, "seconds", 1e12),
+        .weights = state_fingerprint(file, "weights"),
+        .best_weights = state_fingerprint(file, "best_weights"),
+        .corpus = state_fingerprint(file, "corpus"),
+        .tokenizer = state_fingerprint(file, "tokenizer"),
+    };
+}
+
+/* Opens DIR/state.safetensors, and sees to it that DIR and DIR/best hold the models that belong
+ * to it.  The caller calls safetensors_close. */
+SafeTensors *state_open(const char *folder) {
+    char *path = text_format("%s/state.safetensors", folder);
+    char *best = text_format("%s/best", folder);
+    if (access(path, F_OK) != 0) die("%s: there is no run to resume: no such file", path);
+    SafeTensors *file = safetensors_open(path);
+    uint64_t version = state_count(file, "version");
+    if (version != STATE_VERSION)
+        die("%s: is of version %" PRIu64 ", this program writes and reads version %d", path,
+            version, STATE_VERSION);
+    Progress saved = state_progress(file);
+    save_finish(folder, saved.weights);
+    if (saved.best_weights) save_finish(best, saved.best_weights); /* 0: there is no best yet */
+    if (!model_matches(folder, saved.weights))
+        die("%s/model.safetensors: is not the model that the run's state was saved with",
+            folder);
+    free(best);
+    free(path);
+    return file;
+}
+
+/* The moments and the step, for the model in `gpt`. */
+void state_read(const SafeTensors *file, const GPT *gpt, Optimizer *optimizer) {
+    optimizer->step = state_count(file, "step");
+    for (int moment = 0; moment < 2; moment++) {
+        float *to = moment ? optimizer->v : optimizer->m;
+        for (size_t i = 0; i < gpt->tensor_count; i++) {
+            const Tensor *t = &gpt->table[i];
+            char name[72];
+            size_t count = 0;
+            if (!t->count) continue;
+            snprintf(name, sizeof name, "%c.%s", "mv"[moment], t->name);
+            const void *numbers = safetensors_find(file, name, "F32", &count, NULL, NULL);
+            if (!numbers || count != t->count)
+                die("%s: tensor %s is missing or has not the model's shape", file->path, name);
+            memcpy(to + t->offset, numbers, count * sizeof(float));
+        }
+        for (size_t i = 0; i < gpt->parameter_count; i++)
+            if (!(isfinite(to[i]) && (!moment || to[i] >= 0)))
+                die("%s: Adam's moments hold a number that cannot be one", file->path);
+    }
 }
 
 /* =========================================================================================
@@ -2425,6 +3057,7 @@ typedef struct {
     double temperature; /* 0: the likeliest token */
     size_t top_k;       /* 0: all */
     double top_p;       /* 1: all */
+    bool line; /* stop where the line would end, without the line feed */
 } Sampling;
 
 typedef struct {
@@ -2439,11 +3072,17 @@ static int candidate_compare(const void *a, const void *b) {
                                   : (x->token > y->token) - (x->token < y->token);
 }
 
+/* The likeliest token; of equally likely ones, the first. */
+static size_t logits_likeliest(const float *logits, size_t V) {
+    size_t best = 0;
+    for (size_t v = 1; v < V; v++) best = logits[v] > logits[best] ? v : best;
+    return best;
+}
+
 /* Draws a token from logits (V); u is uniform in [0, 1).  room (V) is for work. */
 uint32_t token_sample(const float *logits, size_t V, const Sampling *s, double u,
                       Candidate *room) {
-    size_t best = 0, n = V;
-    for (size_t v = 1; v < V; v++) best = logits[v] > logits[best] ? v : best;
+    size_t best = logits_likeliest(logits, V), n = V;
     if (s->temperature == 0) return (uint32_t)best;
     for (size_t v = 0; v < V; v++)
         room[v] =
@@ -2467,11 +3106,11 @@ uint32_t token_sample(const float *logits, size_t V, const Sampling *s, double u
 }
 
 /* Writes `count` tokens behind a prompt (at least one token) to a stream, each as soon as it is
- * drawn.  When the context is full, the model goes on with its later half: positions are
- * learned, so a window cannot slide, and has to be read again. */
-void text_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
-                   const uint32_t *prompt, size_t prompt_count, size_t count,
-                   const Sampling *sampling, uint64_t seed, FILE *out) {
+ * drawn; returns how many it wrote.  When the context is full, the model goes on with its later
+ * half: positions are learned, so a window cannot slide, and has to be read again. */
+size_t text_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
+                     const uint32_t *prompt, size_t prompt_count, size_t count,
+                     const Sampling *sampling, uint64_t seed, FILE *out) {
     size_t V = gpt->config.vocab, context = gpt->config.context, length = 0;
     size_t known = tokenizer->vocab; /* the model may have more ids, which stand for no text */
     int32_t *tokens = memory_allocate(context, sizeof *tokens);
@@ -2481,12 +3120,14 @@ void text_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
     for (; skip + length < prompt_count; length++)
         tokens[length] = (int32_t)prompt[skip + length];
     cache->length = 0;
-    for (size_t i = 0; i < count; i++) {
+    size_t i = 0;
+    for (; i < count; i++) {
         gpt_decode(gpt, cache, tokens + cache->length, length - cache->length, logits);
         double u = random_uniform(random_bits(seed, RANDOM_SAMPLING), i);
         uint32_t token = token_sample(logits, known, sampling, u, room);
         size_t bytes;
         const unsigned char *text = tokenizer_token(tokenizer, token, &bytes);
+        if (sampling->line && bytes == 1 && *text == '\n') break;
         if (fwrite(text, 1, bytes, out) != bytes || fflush(out) != 0)
             die("cannot write the text: %s", strerror(errno));
         if (length == context) {
@@ -2500,6 +3141,25 @@ void text_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
     free(tokens);
     free(logits);
     free(room);
+    return i;
+}
+
+/* Whole rows, each begun anew with the prompt (which begins with a line feed), until `count`
+ * tokens are written.  A model of rows has never seen anything behind the end of one. */
+void rows_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
+                   const uint32_t *prompt, size_t prompt_count, size_t count,
+                   const Sampling *sampling, uint64_t seed, FILE *out) {
+    Sampling row = *sampling;
+    row.line = true;
+    for (size_t done = 0, i = 0; done < count; i++) {
+        for (size_t t = 1, bytes; t < prompt_count; t++) {
+            const unsigned char *text = tokenizer_token(tokenizer, prompt[t], &bytes);
+            fwrite(text, 1, bytes, out);
+        }
+        done += 1 + text_generate(gpt, cache, tokenizer, prompt, prompt_count,
+                                  gpt->config.context, &row, random_bits(seed, i), out);
+        fputc('\n', out);
+    }
 }
 
 /* =========================================================================================
@@ -2518,9 +3178,11 @@ typedef struct {
     int schedule;
     double weight_decay, beta1, beta2, eps, clip;
     const char *data[64]; /* up to the first NULL */
+    bool rows;
+    const char *answer_after; /* one character, or NULL */
     double validation, test;
-    size_t eval_every, eval_batches, patience, log_every, sample;
-    const char *out, *init, *model, *tokenizer;
+    size_t eval_every, eval_batches, patience, log_every, sample, save_every, keep;
+    const char *out, *init, *resume, *model, *tokenizer;
     bool overwrite, recompute, profile;
     size_t seed, threads;
     int split;
@@ -2621,39 +3283,63 @@ void budget_print(FILE *out, const Config *config, size_t micro_batch, int keep,
 }
 
 typedef struct {
-    double loss, bits_per_byte; /* mean over tokens, in nats; the same spread over bytes */
-    size_t tokens;
+    double loss, bits_per_byte; /* mean over targets, in nats; the same spread over bytes */
+    size_t tokens;              /* targets: tokens that were asked for */
+    size_t sequences;
+    double accuracy; /* share of rows without a mistake, or NAN where there are no rows */
 } Evaluation;
 
-/* Mean loss over at most `sequences` windows of a split (0: all), evenly spread and always the
- * same ones, so that two evaluations can be compared.  [glossary: Validation set, Test set,
- * Perplexity] */
+/* How many of B rows, after a forward pass, the model would write without a mistake if it
+ * always took the likeliest token: those whose every target is the likeliest token.  It is
+ * enough to look at the targets, for up to the first mistake the model would have written
+ * just them, and so would have read what it has read here. */
+static size_t rows_right(const GPT *gpt, Activations *a, const int32_t *targets, size_t B,
+                         size_t T) {
+    size_t V = gpt->config.vocab, right = 0;
+    for (size_t b = 0; b < B; b++) {
+        bool all = true;
+        for (size_t n = b * T; n < (b + 1) * T; n += a->head_rows) {
+            size_t rows = (b + 1) * T - n < a->head_rows ? (b + 1) * T - n : a->head_rows;
+            gpt_logits(gpt, a, a->logits, n, rows);
+            for (size_t i = 0; i < rows; i++)
+                all &= targets[n + i] < 0 ||
+                       logits_likeliest(a->logits + i * V, V) == (size_t)targets[n + i];
+        }
+        right += all;
+    }
+    return right;
+}
+
+/* Mean loss over at most `sequences` windows or rows of a split (0: all), evenly spread and
+ * always the same ones, so that two evaluations can be compared.  [glossary: Validation set,
+ * Test set, Perplexity] */
 Evaluation split_evaluate(const GPT *gpt, Activations *a, const Tokenizer *tokenizer,
                           const Split *split, size_t sequences) {
-    size_t T = a->T, windows = split->count > T ? (split->count - 1) / T : 0, bytes = 0;
-    if (!sequences || sequences > windows) sequences = windows;
+    size_t T = a->T, all = split_sequences(split, T), bytes = 0, tokens = 0, right = 0;
+    if (!sequences || sequences > all) sequences = all;
     int32_t *inputs = memory_allocate(a->B * T, sizeof *inputs);
     int32_t *targets = memory_allocate(a->B * T, sizeof *targets);
     double sum = 0;
     for (size_t done = 0, B; done < sequences; done += B) {
         B = sequences - done < a->B ? sequences - done : a->B;
-        for (size_t i = 0; i < B * T; i++) {
-            size_t window =
-                (size_t)((double)(done + i / T) * (double)windows / (double)sequences);
-            const uint32_t *token = split->tokens + window * T + i % T;
-            size_t length;
-            inputs[i] = (int32_t)token[0];
-            targets[i] = (int32_t)token[1];
-            tokenizer_token(tokenizer, token[1], &length);
+        for (size_t b = 0; b < B; b++) {
+            size_t i = (size_t)((double)(done + b) * (double)all / (double)sequences);
+            sequence_read(split, split->rows ? i : i * T, T, inputs + b * T, targets + b * T);
+        }
+        for (size_t i = 0, length; i < B * T; i++) {
+            if (targets[i] < 0) continue;
+            tokenizer_token(tokenizer, (uint32_t)targets[i], &length);
             bytes += length;
+            tokens++;
         }
         gpt_forward(gpt, a, inputs, targets, B, T, 0, 0);
         for (size_t i = 0; i < B * T; i++) sum += a->losses[i];
+        if (split->rows) right += rows_right(gpt, a, targets, B, T);
     }
     free(inputs);
     free(targets);
-    size_t tokens = sequences * T;
-    return (Evaluation){sum / (double)tokens, sum / log(2.0) / (double)bytes, tokens};
+    return (Evaluation){sum / (double)tokens, sum / log(2.0) / (double)bytes, tokens, sequences,
+                        split->rows ? (double)right / (double)sequences : (double)NAN};
 }
 
 /* All that one run holds on to. */
@@ -2670,40 +3356,39 @@ typedef struct {
     Schedule schedule;
     int32_t *inputs, *targets; /* (micro_batch,T) */
     float *dlosses;            /* (micro_batch,T) */
-    FILE *log;
-    char *best_folder;
-    double best_loss, shown_loss; /* validation loss of the best model, and the latest one */
-    size_t best_step, bad_evaluations; /* since the best one */
-    double peak;                       /* FLOPs per second */
-    double start, shown;               /* clock: of the first step, of the last progress line */
+    FILE *log, *samples;
+    char *best_folder, *settings; /* settings: for the state, see state_write */
+    Progress progress;
+    double shown_accuracy; /* the latest one of the validation part; NAN: none yet */
+    double peak;         /* FLOPs per second */
+    double start, shown; /* clock: of the first step, of the last progress line */
+    bool saved, saved_best; /* did this process write the last model, the best one? */
+    bool replaces;          /* it did not yet, and --out holds an older run */
     bool terminal, line_open;
 } Run;
 
-static volatile sig_atomic_t interrupted; /* set by Ctrl-C, looked at after each step */
+static volatile sig_atomic_t interrupted; /* the signal's number, looked at after each step */
 
-static void interrupt(int signal_number) {
-    (void)signal_number;
-    interrupted = 1;
-}
+static void interrupt(int signal_number) { interrupted = signal_number; }
 
 /* One step, but for the update: gradients of the whole batch, a micro-batch at a time.  Returns
  * the mean loss.         [glossary: Batch and batch size, Micro-batch, Gradient accumulation]
- * Every token weighs 1/(tokens of the whole batch) in dlosses.  So the sum of the
- * micro-batches' gradients is the gradient of the batch, also when the last micro-batch is
- * smaller. */
+ * Every target weighs 1/(targets of the whole batch) in dlosses.  So the sum of the
+ * micro-batches' gradients is the gradient of the batch, also when a micro-batch is smaller
+ * than the others, or asks for fewer tokens. */
 double batch_gradient(Run *run, uint64_t step) {
-    size_t batch = run->o->batch, T = run->source.T;
+    size_t batch = run->o->batch, T = run->source.T, count = batch_targets(&run->source, step);
     uint64_t key = random_bits(random_bits(run->o->seed, RANDOM_DROPOUT), step) | 1; /* not 0 */
     double sum = 0;
     for (size_t first = 0, B; first < batch; first += B) {
         B = batch - first < run->activations->B ? batch - first : run->activations->B;
         batch_read(&run->source, step, first, B, run->inputs, run->targets);
-        for (size_t i = 0; i < B * T; i++) run->dlosses[i] = 1.0f / (float)(batch * T);
+        for (size_t i = 0; i < B * T; i++) run->dlosses[i] = 1.0f / (float)count;
         gpt_forward_backward(run->gpt, run->activations, run->inputs, run->targets,
                              run->dlosses, B, T, key, first);
         for (size_t i = 0; i < B * T; i++) sum += run->activations->losses[i];
     }
-    return sum / (double)(batch * T);
+    return sum / (double)count;
 }
 
 /* Ends a line that is being rewritten in place, so that other text can follow. */
@@ -2716,7 +3401,7 @@ static void progress_close(Run *run) {
 static void progress_show(Run *run, uint64_t step, double loss, double norm, float lr) {
     const Options *o = run->o;
     double now = clock_seconds(), elapsed = now - run->start, done = (double)(step + 1);
-    double rate = (double)o->batch * (double)run->source.T * done / elapsed;
+    double rate = batch_tokens(&run->source) * done / elapsed;
     double peak = 100 * rate * flops_per_token(&run->gpt->config, run->source.T) / run->peak;
     double left = elapsed / done * ((double)o->steps - done);
     bool due = step == 0 || step + 1 == o->steps || (step + 1) % o->log_every == 0;
@@ -2724,18 +3409,22 @@ static void progress_show(Run *run, uint64_t step, double loss, double norm, flo
     run->shown = now;
     fprintf(stderr, "%sstep %llu/%zu  epoch %.2f  loss %.4f", run->terminal ? "\r" : "",
             (unsigned long long)step + 1, o->steps, batch_epochs(&run->source, step + 1), loss);
-    if (run->splits[SPLIT_VALIDATION].count) fprintf(stderr, "  val %.4f", run->shown_loss);
+    if (run->splits[SPLIT_VALIDATION].count)
+        fprintf(stderr, "  val %.4f", run->progress.shown_loss);
+    if (!isnan(run->shown_accuracy))
+        fprintf(stderr, "  right %.1f%%", 100 * run->shown_accuracy);
     fprintf(stderr, "  lr %.2e  norm %.3f  %.0f tok/s  %.0f%% of peak  %d:%02d left%s", lr,
             norm, rate, peak, (int)(left / 60), (int)left % 60,
             run->terminal ? "\033[K" : "\n");
     run->line_open = run->terminal;
 }
 
-/* A row of log.csv; what is not known stays empty. */
-static void log_row(Run *run, uint64_t step, double loss, const Evaluation *e, float lr,
-                    double norm) {
+/* A row of log.csv; what is not known stays empty.  e, t: evaluations of the validation and of
+ * the training part, or NULL. */
+static void log_row(Run *run, uint64_t step, double loss, const Evaluation *e,
+                    const Evaluation *t, float lr, double norm) {
     double elapsed = clock_seconds() - run->start;
-    double tokens = (double)run->o->batch * (double)run->source.T * (double)step;
+    double tokens = batch_tokens(&run->source) * (double)step;
     fprintf(run->log, "%llu,%.4f,%.0f,", (unsigned long long)step,
             batch_epochs(&run->source, step), tokens);
     if (step > 0) fprintf(run->log, "%.9g", loss);
@@ -2744,84 +3433,252 @@ static void log_row(Run *run, uint64_t step, double loss, const Evaluation *e, f
     if (step > 0)
         fprintf(run->log, ",%.9g,%.9g,%.1f", (double)lr, norm, tokens / (elapsed + 1e-9));
     else fputs(",,,", run->log);
-    fprintf(run->log, ",%.3f\n", elapsed);
-    if (fflush(run->log) != 0)
+    fprintf(run->log, ",%.3f,", elapsed);
+    if (e && run->o->rows) fprintf(run->log, "%.9g", e->accuracy);
+    fputc(',', run->log);
+    if (t) fprintf(run->log, "%.9g", t->accuracy);
+    fputc('\n', run->log);
+    if (fflush(run->log) != 0 || ferror(run->log))
         die("%s/log.csv: cannot write: %s", run->o->out, strerror(errno));
 }
 
-/* Shows what the model would write now, from the first token of the text on. */
-static void sample_show(Run *run, size_t count) {
-    Sampling sampling = {0.8, 0, 1.0};
-    fputs("--- sample: ", stderr);
-    text_generate(run->gpt, run->cache, run->tokenizer, run->corpus.tokens, 1, count, &sampling,
-                  run->o->seed, stderr);
-    fputs("\n---\n", stderr);
+/* Shows what the model would write now, and adds it to samples.txt: from the first token of the
+ * text on, or as rows with the last row's prompt. */
+static void sample_show(Run *run, size_t count, uint64_t step) {
+    Sampling sampling = {0.8, 0, 1.0, false};
+    const Row *last = run->o->rows ? &run->corpus.rows[run->corpus.row_count - 1] : NULL;
+    char *text;
+    size_t size;
+    FILE *stream = open_memstream(&text, &size);
+    if (!stream) die("no memory for a sample");
+    if (last)
+        rows_generate(run->gpt, run->cache, run->tokenizer, run->corpus.tokens + last->start,
+                      last->answer - last->start, count, &sampling, run->o->seed, stream);
+    else
+        text_generate(run->gpt, run->cache, run->tokenizer, run->corpus.tokens, 1, count,
+                      &sampling, run->o->seed, stream);
+    if (fclose(stream) != 0) die("no memory for a sample");
+    fputs(last ? "--- sample:\n" : "--- sample: ", stderr);
+    fwrite(text, 1, size, stderr);
+    fputs(last ? "---\n" : "\n---\n", stderr);
+    fprintf(run->samples, "--- step %llu\n", (unsigned long long)step);
+    fwrite(text, 1, size, run->samples);
+    fputs(last ? "" : "\n", run->samples);
+    free(text);
+    if (fflush(run->samples) != 0)
+        die("%s/samples.txt: cannot write: %s", run->o->out, strerror(errno));
 }
 
 /* Loss on the validation part; notes whether the model is the best so far.  A model that has
  * not learned anything here cannot be the best, unless --init brought it. */
 static Evaluation validation_run(Run *run, uint64_t step, bool *improved) {
+    Progress *p = &run->progress;
     Evaluation e = split_evaluate(run->gpt, run->activations, run->tokenizer,
                                   &run->splits[SPLIT_VALIDATION],
                                   run->o->eval_batches * run->o->batch);
-    *improved = e.loss < run->best_loss && (step > 0 || run->o->init);
+    *improved = e.loss < p->best_loss && (step > 0 || run->o->init);
     if (*improved) {
-        run->best_loss = e.loss;
-        run->best_step = step;
-        run->bad_evaluations = 0;
-    } else if (step > 0) run->bad_evaluations++;
-    run->shown_loss = e.loss;
+        p->best_loss = e.loss;
+        p->best_step = step;
+        p->bad_evaluations = 0;
+    } else if (step > 0) p->bad_evaluations++;
+    p->shown_loss = e.loss;
+    run->shown_accuracy = e.accuracy;
     progress_close(run);
-    fprintf(stderr, "step %llu: validation loss %.4f, perplexity %.4g, %.3f bits per byte%s\n",
-            (unsigned long long)step, e.loss, exp(e.loss), e.bits_per_byte,
-            *improved ? " (best so far)" : "");
+    fprintf(stderr, "step %llu: validation loss %.4f, perplexity %.4g, %.3f bits per byte",
+            (unsigned long long)step, e.loss, exp(e.loss), e.bits_per_byte);
+    if (run->o->rows) fprintf(stderr, ", %.2f%% of rows right", 100 * e.accuracy);
+    fputs(*improved ? " (best so far)\n" : "\n", stderr);
     if (step == 0 && !run->o->init)
         fprintf(stderr, "an untrained model should score ln V = ln %zu = %.4f\n",
                 run->gpt->config.vocab, log((double)run->gpt->config.vocab));
     return e;
 }
 
-/* Evaluates, logs, keeps the last and the best model, shows a sample.  Returns false when it is
- * time to stop.                         [glossary: Early stopping, Convergence] */
+static bool all_finite(const float *x, size_t N) { return isfinite(gradient_norm(x, N)); }
+
+/* Where NaN or infinity stands first, in the order in which numbers flow through a step: the
+ * weights, what the forward pass left, the gradients from the head down, Adam's moments.  NULL
+ * if all is well; else a text that the caller frees. */
+static char *bad_tensor(const Run *run) {
+    const GPT *gpt = run->gpt;
+    Activations *a = run->activations;
+    size_t L = gpt->config.layers, losses = 0;
+    for (size_t i = 0; i < gpt->tensor_count; i++)
+        if (!all_finite(gpt->weights + gpt->table[i].offset, gpt->table[i].count))
+            return text_format("weight %s", gpt->table[i].name);
+    ActivationRow rows[ACTIVATION_ROWS];
+    activations_table(a, &gpt->config, rows);
+    while (*rows[losses].place != a->losses) losses++;
+    for (size_t l = 0; l <= L; l++) /* the rows up to fc have a piece for each layer kept */
+        for (size_t r = 0; r <= losses; r++) {
+            bool layered = *rows[r].place <= a->fc;
+            size_t pieces = !layered ? 1 : r == 0 ? L + 1 : a->kept, N = rows[r].count / pieces;
+            if (layered ? l >= pieces : l < L) continue;
+            if (!all_finite(*rows[r].place + (layered ? l : 0) * N, N))
+                return layered && pieces > 1
+                           ? text_format("activations \"%s\" of block %zu", rows[r].name, l)
+                           : text_format("activations \"%s\"", rows[r].name);
+        }
+    for (size_t i = gpt->tensor_count; i-- > 0;)
+        if (!all_finite(gpt->gradients + gpt->table[i].offset, gpt->table[i].count))
+            return text_format("gradient of %s", gpt->table[i].name);
+    for (size_t i = 0; i < gpt->tensor_count; i++)
+        if (!all_finite(run->optimizer->m + gpt->table[i].offset, gpt->table[i].count) ||
+            !all_finite(run->optimizer->v + gpt->table[i].offset, gpt->table[i].count))
+            return text_format("Adam's moments of %s", gpt->table[i].name);
+    return NULL;
+}
+
+/* Ends the run because a number is not finite. */
+__attribute__((noreturn)) static void run_fail(Run *run, uint64_t step, const char *what) {
+    char *bad = bad_tensor(run);
+    progress_close(run);
+    die("step %" PRIu64 ": %s is not a finite number; first seen in: %s; %s keeps what was "
+        "saved last; a lower --lr or --clip, or more --warmup may help",
+        step, what, bad ? bad : "the loss", run->o->out);
+}
+
+/* Evaluates, logs, shows a sample.  Is the model the best so far? */
 static bool evaluation_run(Run *run, uint64_t step, double loss, float lr, double norm) {
-    const Options *o = run->o;
     bool improved = step > 0, validated = run->splits[SPLIT_VALIDATION].count > 0;
-    Evaluation e = {0};
+    Evaluation e = {0}, t;
     if (validated) e = validation_run(run, step, &improved);
-    log_row(run, step, loss, validated ? &e : NULL, lr, norm);
-    if (!isfinite(e.loss))
-        die("step %llu: the validation loss is not a finite number; %s keeps the last good "
-            "model", (unsigned long long)step, o->out);
-    if (!isfinite(gradient_norm(run->gpt->weights, run->gpt->parameter_count)))
-        die("step %llu: a weight is not a finite number; %s keeps the last good model",
-            (unsigned long long)step, o->out);
-    if (step > 0) model_write(run->gpt, run->tokenizer, o->out);
-    if (improved) model_write(run->gpt, run->tokenizer, run->best_folder);
-    if (step > 0 && o->sample) sample_show(run, o->sample);
-    return !(o->patience && run->bad_evaluations >= o->patience);
+    if (run->o->rows) /* what is learned by heart, beside what is understood */
+        t = split_evaluate(run->gpt, run->activations, run->tokenizer,
+                           &run->splits[SPLIT_TRAIN], run->o->eval_batches * run->o->batch);
+    log_row(run, step, loss, validated ? &e : NULL, run->o->rows ? &t : NULL, lr, norm);
+    if (!isfinite(e.loss)) run_fail(run, step, "the validation loss");
+    if (step > 0 && run->o->sample) sample_show(run, run->o->sample, step);
+    return improved;
+}
+
+static int step_compare(const void *a, const void *b) { /* the larger one first */
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
+static const char *const STATE_FILES[] = {"state.safetensors", "vocab.json", "merges.txt",
+                                          "config.json", "model.safetensors"};
+enum { STATE_FILE_COUNT = sizeof STATE_FILES / sizeof *STATE_FILES };
+
+/* Takes away a folder OUT/step-N, with our files in it; others keep it alive. */
+static void kept_remove(const char *folder) {
+    for (int i = 0; i < STATE_FILE_COUNT; i++) {
+        char *path = text_format("%s/%s", folder, STATE_FILES[i]);
+        unlink(path);
+        free(path);
+    }
+    rmdir(folder);
+}
+
+/* Leaves the newest `keep` of the folders OUT/step-N. */
+static void kept_trim(const char *out, size_t keep) {
+    uint64_t *steps = NULL, step;
+    size_t count = 0;
+    char end;
+    DIR *folder = opendir(out);
+    for (struct dirent *entry; folder && (entry = readdir(folder));)
+        if (sscanf(entry->d_name, "step-%19" SCNu64 "%c", &step, &end) == 1) {
+            steps = memory_resize(steps, count + 1, sizeof *steps);
+            steps[count++] = step;
+        }
+    if (folder) closedir(folder);
+    if (count) qsort(steps, count, sizeof *steps, step_compare);
+    for (size_t i = keep; i < count; i++) {
+        char *old = text_format("%s/step-%" PRIu64, out, steps[i]);
+        kept_remove(old);
+        free(old);
+    }
+    free(steps);
+}
+
+/* Keeps what was just saved as OUT/step-N too: second names (hard links) of the same files,
+ * which cost no room until the first names go over to newer files. */
+static void kept_add(const char *out, uint64_t step) {
+    char *folder = text_format("%s/step-%" PRIu64, out, step);
+    char *unfinished = text_format("%s.tmp", folder);
+    kept_remove(unfinished);
+    folder_create(unfinished);
+    for (int i = 0; i < STATE_FILE_COUNT; i++) {
+        char *from = text_format("%s/%s", out, STATE_FILES[i]);
+        char *to = text_format("%s/%s", unfinished, STATE_FILES[i]);
+        if (link(from, to) != 0)
+            die("%s: cannot be kept: %s; %s holds what was saved", to, strerror(errno), out);
+        free(from);
+        free(to);
+    }
+    kept_remove(folder); /* of a run that came here before */
+    if (rename(unfinished, folder) != 0)
+        die("%s: cannot rename: %s; %s holds what was saved", unfinished, strerror(errno), out);
+    folder_flush(folder);
+    free(folder);
+    free(unfinished);
+}
+
+/* Saves the state and the model, and the best model if it is this one: all, or nothing.  The
+ * order of the renames is explained in section 9.                    [glossary: Checkpoint] */
+static void run_save(Run *run, bool improved) {
+    const Options *o = run->o;
+    Progress *p = &run->progress;
+    uint64_t step = run->optimizer->step;
+    size_t P = run->gpt->parameter_count;
+    if (!all_finite(run->gpt->weights, P) || !all_finite(run->optimizer->m, P) ||
+        !all_finite(run->optimizer->v, P))
+        run_fail(run, step, "a weight or a moment of Adam");
+    p->weights = weights_fingerprint(run->gpt);
+    if (improved) p->best_weights = p->weights;
+    p->seconds = clock_seconds() - run->start;
+    char *state = text_format("%s/state.safetensors", o->out);
+    char *models[] = {text_format("%s/model.safetensors", o->out),
+                      text_format("%s/model.safetensors", run->best_folder)};
+    if (fsync(fileno(run->log)) != 0 && errno != EINVAL)
+        die("%s/log.csv: cannot write: %s", o->out, strerror(errno));
+    files_hold();
+    state_write(state, run->gpt, run->optimizer, p, run->settings);
+    for (int i = 0; i < 2; i++) /* of the older run no model is to be seen with new settings */
+        if (run->replaces) file_drop(models[i]);
+    model_files(run->gpt, run->saved ? NULL : run->tokenizer, o->out);
+    if (improved)
+        model_files(run->gpt, run->saved_best ? NULL : run->tokenizer, run->best_folder);
+    files_release();
+    run->saved = true;
+    run->saved_best = run->saved_best || improved;
+    if (run->replaces) kept_trim(o->out, 0);
+    run->replaces = false;
+    if (o->keep) {
+        kept_add(o->out, step);
+        kept_trim(o->out, o->keep);
+    }
+    free(state);
+    free(models[0]);
+    free(models[1]);
 }
 
 /* Says how a run ended. */
 static void run_report(const Run *run, uint64_t step, bool stopped_early) {
     const Options *o = run->o;
+    char *best = text_format("%s/model.safetensors", run->best_folder);
+    bool there = access(best, F_OK) == 0;
     if (interrupted)
-        fprintf(stderr,
-                "interrupted after step %llu; the model is saved. To train on from its "
-                "weights: ./train --init %s --out ANOTHER ...\n",
-                (unsigned long long)step, o->out);
+        fprintf(stderr, "interrupted after step %" PRIu64 ", which is saved; to go on: "
+                "./train --resume %s\n", step, o->out);
     else if (stopped_early)
         fprintf(stderr, "stopped early: no better validation loss in %zu evaluations\n",
                 o->patience);
-    printf("%llu steps in %.1f s", (unsigned long long)step, clock_seconds() - run->start);
-    if (isfinite(run->best_loss))
-        printf(", best validation loss %.4f at step %zu", run->best_loss, run->best_step);
-    printf("\nthe last model is in %s, the best in %s\nlet it write: ./train generate --model "
-           "%s\n",
-           o->out, run->best_folder, run->best_folder);
+    printf("%" PRIu64 " steps in %.1f s", step, clock_seconds() - run->start);
+    if (isfinite(run->progress.best_loss))
+        printf(", best validation loss %.4f at step %" PRIu64, run->progress.best_loss,
+               run->progress.best_step);
+    printf("\nthe last model is in %s%s%s\nlet it write: ./train generate%s --model %s\n",
+           o->out, there ? ", the best in " : "", there ? run->best_folder : "",
+           o->rows ? " --rows" : "", there ? run->best_folder : o->out);
+    free(best);
 }
 
-/* The loop itself.  Ends after o->steps steps, on Ctrl-C, or when the validation loss no longer
- * falls. */
+/* The loop itself.  Ends after o->steps steps, on Ctrl-C or SIGTERM, or when the validation
+ * loss no longer falls.  Begins behind the last step that the optimizer has done: 0, or where
+ * the run that is resumed was saved.  [glossary: Pre-training, Early stopping, Convergence] */
 void run_train(Run *run) {
     const Options *o = run->o;
     OptimizerOptions update = {(float)o->beta1, (float)o->beta2, (float)o->eps,
@@ -2830,28 +3687,28 @@ void run_train(Run *run) {
                                .sa_flags = (int)SA_RESETHAND | SA_RESTART};
     sigaction(SIGINT, &action, NULL); /* a second Ctrl-C ends the program at once */
     sigaction(SIGTERM, &action, NULL);
-    run->start = clock_seconds();
-    bool go_on = evaluation_run(run, 0, NAN, 0, NAN), saved = false;
-    uint64_t step = 0;
-    while (step < o->steps && go_on && !(interrupted && saved)) {
+    run->start = clock_seconds() - run->progress.seconds;
+    uint64_t step = run->optimizer->step;
+    if (step == 0 && evaluation_run(run, 0, NAN, 0, NAN)) run_save(run, true);
+    bool stopped = false, saved = false;
+    while (step < o->steps && !(interrupted && saved)) {
+        stopped = o->patience && run->progress.bad_evaluations >= o->patience;
+        if (stopped) break;
         float lr = learning_rate(&run->schedule, step);
         double loss = batch_gradient(run, step);
         double norm = optimizer_step(run->gpt, run->optimizer, &update, lr);
-        if (!isfinite(loss) || !isfinite(norm)) {
-            progress_close(run);
-            die("step %llu: the loss or the gradient is not a finite number; %s keeps the last "
-                "good model, if there was one; a lower --lr or --clip, or more --warmup may "
-                "help",
-                (unsigned long long)step + 1, o->out);
-        }
+        if (!isfinite(loss) || !isfinite(norm))
+            run_fail(run, step + 1, isfinite(loss) ? "the gradient" : "the loss");
         progress_show(run, step, loss, norm, lr);
         step++;
-        saved = step % o->eval_every == 0 || step == o->steps || interrupted;
-        if (saved) go_on = evaluation_run(run, step, loss, lr, norm);
-        else log_row(run, step, loss, NULL, lr, norm);
+        bool due = step % o->eval_every == 0 || step == o->steps, improved = false;
+        if (due) improved = evaluation_run(run, step, loss, lr, norm);
+        else log_row(run, step, loss, NULL, NULL, lr, norm);
+        saved = due || interrupted || (o->save_every && step % o->save_every == 0);
+        if (saved) run_save(run, improved);
     }
     progress_close(run);
-    run_report(run, step, !go_on);
+    run_report(run, step, stopped);
 }
 
 /* --- Where the time of a step goes ----------------------------------------------------------
@@ -3086,8 +3943,14 @@ static const struct OptionRow {
 #define AT(field) offsetof(Options, field)
     {"preset", "ti", CHOICE, AT(preset), 0, 0, PRESET_NAMES, NULL,
      "defaults for layers, heads, channels, context, batch, steps, lr ...", "Hyperparameters"},
-    {"data", "tei", TEXTS, AT(data), 0, 0, NULL, "this project's text",
-     "text files or folders; may be given several times", "Training corpus"},
+    {"data", "teir", TEXTS, AT(data), 0, 0, NULL, "this project's text",
+     "text files, folders of them, or files of tokens; may be given several times",
+     "Training corpus"},
+    {"rows", "teg", FLAG, AT(rows), 0, 0, NULL, NULL,
+     "each line of the text is a sequence of its own", "Training set"},
+    {"answer-after", "te", TEXT, AT(answer_after), 0, 0, NULL, "the whole line counts",
+     "with --rows: only what follows this character on its line weighs in the loss",
+     "Supervised fine-tuning (SFT)"},
     {"validation", "te", REAL, AT(validation), 0, 0.9, NULL, NULL,
      "share of the text kept for validation", "Validation set"},
     {"test", "te", REAL, AT(test), 0, 0.9, NULL, NULL,
@@ -3095,37 +3958,38 @@ static const struct OptionRow {
     {"vocab", "ti", COUNT, AT(vocab), 0, 1 << 20, NULL, "0",
      "0: the bytes that occur; 256: all bytes; more: BPE learned from the text", "Vocabulary"},
     {"tokenizer", "t", TEXT, AT(tokenizer), 0, 0, NULL, NULL,
-     "folder with a vocab.json or merges.txt to use, such as GPT-2's", "Tokenization"},
+     "folder with a tokenizer.json, vocab.json or merges.txt, such as GPT-2's", "Tokenization"},
     {"layers", "ti", COUNT, AT(layers), 1, 1000, NULL, "4", "blocks, L", "Transformer"},
     {"heads", "ti", COUNT, AT(heads), 1, 1000, NULL, "4",
      "attention heads, H; a divisor of channels", "Self-attention"},
     {"channels", "ti", COUNT, AT(channels), 1, 65536, NULL, "128", "width of the model, C",
      "Embedding"},
     {"context", "ti", COUNT, AT(context), 1, 1048576, NULL, "64",
-     "tokens that the model can look back on, T", "Self-attention"},
+     "tokens that the model can look back on, T; with --init at most the model's",
+     "Self-attention"},
     {"no-bias", "ti", FLAG, AT(no_bias), 0, 0, NULL, NULL,
      "no biases in linear layers and norms", "Parameters (weights)"},
     {"dropout", "ti", REAL, AT(dropout), 0, 0.99, NULL, "0",
      "share of activations set to 0 while training", "Dropout"},
     {"batch", "ti", COUNT, AT(batch), 1, 1048576, NULL, "12", "sequences in a step, B",
      "Batch and batch size"},
-    {"micro-batch", "tei", COUNT, AT(micro_batch), 0, 1048576, NULL, "12",
+    {"micro-batch", "teir", COUNT, AT(micro_batch), 0, 1048576, NULL, "12",
      "sequences that go through the model together; 0: the batch", "Gradient accumulation"},
-    {"recompute", "ti", FLAG, AT(recompute), 0, 0, NULL, NULL,
+    {"recompute", "tir", FLAG, AT(recompute), 0, 0, NULL, NULL,
      "keep less for the backward pass and compute it again: less memory, more time",
      "Activation checkpointing (recomputation)"},
-    {"steps", "ti", COUNT, AT(steps), 1, 1e12, NULL, "2000", "updates of the weights",
+    {"steps", "tir", COUNT, AT(steps), 1, 1e12, NULL, "2000", "updates of the weights",
      "Iteration / step"},
     {"order", "t", CHOICE, AT(order), 0, 0, ORDER_NAMES, NULL,
      "epochs: each window once an epoch, shuffled; windows: at random", "Epoch"},
-    {"lr", "t", REAL, AT(lr), 0, 1e9, NULL, "1e-3", "highest learning rate", "Learning rate"},
-    {"min-lr", "t", REAL, AT(min_lr), 0, 1e9, NULL, "lr/10", "rate at the end of the schedule",
+    {"lr", "tr", REAL, AT(lr), 0, 1e9, NULL, "1e-3", "highest learning rate", "Learning rate"},
+    {"min-lr", "tr", REAL, AT(min_lr), 0, 1e9, NULL, "lr/10", "rate at the end of the schedule",
      "Cosine decay"},
-    {"schedule", "t", CHOICE, AT(schedule), 0, 0, SCHEDULE_NAMES, NULL,
+    {"schedule", "tr", CHOICE, AT(schedule), 0, 0, SCHEDULE_NAMES, NULL,
      "how the rate moves from lr to min-lr", "Learning rate schedule"},
-    {"warmup", "t", COUNT, AT(warmup), 0, 1e12, NULL, "100",
+    {"warmup", "tr", COUNT, AT(warmup), 0, 1e12, NULL, "100",
      "steps over which the rate rises to lr", "Warmup"},
-    {"cooldown", "t", COUNT, AT(cooldown), 0, 1e12, NULL, "steps/5",
+    {"cooldown", "tr", COUNT, AT(cooldown), 0, 1e12, NULL, "steps/5",
      "last steps of the trapezoid, over which it falls", "Learning rate schedule"},
     {"weight-decay", "t", REAL, AT(weight_decay), 0, 1e3, NULL, NULL,
      "pull of matrices and embeddings towards 0", "Weight decay (L2 regularisation)"},
@@ -3136,15 +4000,19 @@ static const struct OptionRow {
     {"eps", "t", REAL, AT(eps), 1e-30, 1, NULL, NULL, "keeps Adam's division finite", "AdamW"},
     {"clip", "t", REAL, AT(clip), 0, 1e9, NULL, NULL, "limit of the gradient's norm; 0: none",
      "Gradient clipping"},
-    {"eval-every", "t", COUNT, AT(eval_every), 1, 1e12, NULL, "250",
-     "steps from one evaluation to the next; each saves the model", "Validation set"},
-    {"eval-batches", "te", COUNT, AT(eval_batches), 0, 1e9, NULL, "20; eval: 0",
+    {"eval-every", "tr", COUNT, AT(eval_every), 1, 1e12, NULL, "250",
+     "steps from one evaluation to the next; each saves", "Validation set"},
+    {"eval-batches", "ter", COUNT, AT(eval_batches), 0, 1e9, NULL, "20; eval: 0",
      "batches in an evaluation; 0: the whole split", "Validation set"},
-    {"patience", "t", COUNT, AT(patience), 0, 1e9, NULL, "0",
+    {"patience", "tr", COUNT, AT(patience), 0, 1e9, NULL, "0",
      "stop after so many evaluations without a better one; 0: never", "Early stopping"},
-    {"log-every", "t", COUNT, AT(log_every), 1, 1e9, NULL, NULL,
+    {"save-every", "tr", COUNT, AT(save_every), 0, 1e12, NULL, NULL,
+     "steps from one save to the next; 0: at evaluations, which always save", "Checkpoint"},
+    {"keep", "tr", COUNT, AT(keep), 0, 1e6, NULL, NULL,
+     "saves to keep as OUT/step-N, each of which can be resumed", "Checkpoint"},
+    {"log-every", "tr", COUNT, AT(log_every), 1, 1e9, NULL, NULL,
      "steps from one progress line to the next (not on a terminal)", "Loss function"},
-    {"sample", "t", COUNT, AT(sample), 0, 1e6, NULL, NULL,
+    {"sample", "tr", COUNT, AT(sample), 0, 1e6, NULL, NULL,
      "tokens to write at each evaluation; 0: none", "Inference"},
     {"out", "t", TEXT, AT(out), 0, 0, NULL, NULL, "folder for the model and log.csv",
      "Checkpoint"},
@@ -3152,6 +4020,8 @@ static const struct OptionRow {
      "replace a model that --out already holds", "Checkpoint"},
     {"init", "t", TEXT, AT(init), 0, 0, NULL, "random weights",
      "start from the weights and the tokenizer of this folder", "Fine-tuning"},
+    {"resume", "t", TEXT, AT(resume), 0, 0, NULL, NULL,
+     "go on with the run saved in this folder as if it had never stopped", "Checkpoint"},
     {"model", "gei", TEXT, AT(model), 0, 0, NULL, NULL, "folder of a trained model",
      "Checkpoint"},
     {"split", "e", CHOICE, AT(split), 0, 0, SPLIT_NAMES, NULL, "what to evaluate on",
@@ -3169,7 +4039,7 @@ static const struct OptionRow {
      "do not train: time each kernel at these sizes", "Compute budget (FLOPs)"},
     {"seed", "tgei", COUNT, AT(seed), 0, 9e15, NULL, NULL,
      "of everything that is drawn at random", "Hyperparameters"},
-    {"threads", "tgei", COUNT, AT(threads), 1, 1024, NULL, "one per core",
+    {"threads", "tgeir", COUNT, AT(threads), 1, 1024, NULL, "one per core",
      "threads; the results do not depend on them", "Compute budget (FLOPs)"},
 #undef AT
 };
@@ -3192,8 +4062,8 @@ static void help_print(void) {
            "usage: ./train [COMMAND] [--OPTION VALUE]...\n\n");
     for (size_t i = 0; i < COMMAND_ROWS; i++)
         printf("  %-10s %s\n", COMMANDS[i].name, COMMANDS[i].help);
-    printf("\nIn brackets: the default; the commands that take it, by their first letter; the "
-           "term in\ndoc/glossary.md.\n\n");
+    printf("\nIn brackets: the default; the commands that take it, by their first letter (r: "
+           "may change\nwith --resume); the term in doc/glossary.md.\n\n");
     for (size_t i = 0; i < OPTION_ROWS; i++) {
         const struct OptionRow *row = &OPTIONS[i];
         char standard[64];
@@ -3209,8 +4079,10 @@ static void help_print(void) {
            "baby 6, 6, 384, 256;\ngpt2 12, 12, 768, 1024\n");
 }
 
-/* Puts the text of one option into its field, or refuses it. */
-static void option_set(Options *o, const struct OptionRow *row, const char *text) {
+/* Puts the text of one option into its field, or refuses it; `source` says where it stood, if
+ * not on the command line. */
+static void option_set(Options *o, const struct OptionRow *row, const char *text,
+                       const char *source) {
     char *field = (char *)o + row->place, *end = NULL;
     if (row->type == TEXT) {
         *(const char **)field = text;
@@ -3220,7 +4092,7 @@ static void option_set(Options *o, const struct OptionRow *row, const char *text
         size_t n = 0;
         while (o->data[n]) n++;
         if (n + 1 >= sizeof o->data / sizeof *o->data)
-            die_usage("--%s: given too often; name a folder instead", row->name);
+            die_usage("%s--%s: given too often; name a folder instead", source, row->name);
         o->data[n] = text;
         return;
     }
@@ -3230,19 +4102,110 @@ static void option_set(Options *o, const struct OptionRow *row, const char *text
                 *(int *)field = c;
                 return;
             }
-        die_usage("--%s: '%s' is none of its values; see ./train --help", row->name, text);
+        die_usage("%s--%s: '%s' is none of its values; see ./train --help", source, row->name,
+                  text);
+    }
+    if (row->type == FLAG) {
+        *(bool *)field = true;
+        return;
     }
     bool whole = row->type == COUNT;
     if (!*text || strspn(text, whole ? "0123456789" : "+-.0123456789eE") != strlen(text))
-        die_usage("--%s: '%s' is not a %s number", row->name, text,
+        die_usage("%s--%s: '%s' is not a %s number", source, row->name, text,
                   whole ? "whole" : "decimal");
     double value = strtod(text, &end);
-    if (*end) die_usage("--%s: '%s' is not a decimal number", row->name, text);
+    if (*end) die_usage("%s--%s: '%s' is not a decimal number", source, row->name, text);
     if (!(value >= row->low && value <= row->high))
-        die_usage("--%s: %s is out of range: it must be from %.15g to %.15g", row->name, text,
-                  row->low, row->high);
+        die_usage("%s--%s: %s is out of range: it must be from %.15g to %.15g", source,
+                  row->name, text, row->low, row->high);
     if (whole) *(size_t *)field = (size_t)strtoull(text, NULL, 10);
     else *(double *)field = value;
+}
+
+/* --- Settings in the state of a run ---------------------------------------------------------
+ * Every option of `train` is saved as the text that would set it, but for those that say what
+ * to do and not how to train. */
+static bool option_saved(const struct OptionRow *row) {
+    static const char *const others[] = {"out",    "overwrite", "init",
+                                         "resume", "profile",   "threads"};
+    bool saved = strchr(row->commands, 't') != NULL;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        saved = saved && strcmp(row->name, others[i]);
+    return saved;
+}
+
+/* The text that would set the option as it is, NULL if it is not set; the caller frees it.
+ * `nth` counts the values of one that can be given several times. */
+static char *option_text(const Options *o, const struct OptionRow *row, size_t nth) {
+    const char *field = (const char *)o + row->place, *text = NULL;
+    if (row->type == COUNT) return text_format("%zu", *(const size_t *)field);
+    if (row->type == REAL) {
+        double value = *(const double *)field;
+        char *shortest = text_format("%.15g", value); /* 17 digits name any double */
+        if (strtod(shortest, NULL) == value) return shortest;
+        free(shortest);
+        return text_format("%.17g", value);
+    }
+    if (row->type == CHOICE) text = row->choices[*(const int *)field];
+    else if (row->type == TEXTS) text = o->data[nth];
+    else if (row->type == TEXT) text = *(const char *const *)field;
+    else if (*(const bool *)field) text = "yes";
+    return text ? text_format("%s", text) : NULL;
+}
+
+/* The key of an option in the state's metadata. */
+static void option_key(char key[64], const struct OptionRow *row, size_t nth) {
+    if (row->type == TEXTS) snprintf(key, 64, "--%s %zu", row->name, nth);
+    else snprintf(key, 64, "--%s", row->name);
+}
+
+/* All settings as members of a JSON object, each behind a comma.  The caller frees them. */
+static char *options_settings(const Options *o) {
+    char *all = text_format("%s", "");
+    for (size_t i = 0; i < OPTION_ROWS; i++) {
+        const struct OptionRow *row = &OPTIONS[i];
+        for (size_t nth = 0; option_saved(row) && (nth == 0 || row->type == TEXTS); nth++) {
+            char key[64], *text = option_text(o, row, nth), *quoted, *longer;
+            if (!text) break;
+            option_key(key, row, nth);
+            quoted = json_quote(text);
+            longer = text_format("%s, \"%s\": %s", all, key, quoted);
+            free(all);
+            free(text);
+            free(quoted);
+            all = longer;
+        }
+    }
+    return all;
+}
+
+/* Takes from the state what the command line leaves open, and refuses what it would change
+ * though it must stay.  The texts live as long as the program. */
+static void options_recall(Options *o, const bool given[OPTION_ROWS],
+                           const SafeTensors *state) {
+    static char texts[OPTION_ROWS + 64][4200];
+    char *source = text_format("%s: ", state->path);
+    for (size_t i = 0, used = 0; i < OPTION_ROWS; i++) {
+        const struct OptionRow *row = &OPTIONS[i];
+        bool may_change = strchr(row->commands, 'r') != NULL;
+        for (size_t nth = 0; option_saved(row) && (nth == 0 || row->type == TEXTS); nth++) {
+            char key[64], *text = texts[used];
+            option_key(key, row, nth);
+            bool known = safetensors_text(state, key, text, sizeof texts[0]);
+            if (given[i] && !may_change) {
+                char *mine = option_text(o, row, nth);
+                if (!known || !mine || strcmp(text, mine))
+                    die_usage("--%s %s: the run in %s has %s, and cannot change it", row->name,
+                              mine ? mine : "", o->resume, known ? text : "none");
+                free(mine);
+            }
+            if (!known) break;
+            if (given[i]) continue;
+            option_set(o, row, text, source);
+            used++;
+        }
+    }
+    free(source);
 }
 
 static void preset_apply(Options *o) {
@@ -3281,7 +4244,7 @@ static char options_read(Options *o, bool given[OPTION_ROWS], int argc, char **a
             given[r] = true;
             if (row->type == FLAG) {
                 if (value) die_usage("--%s takes no value", row->name);
-                *(bool *)((char *)o + row->place) = true;
+                option_set(o, row, "", "");
                 continue;
             }
             value = value ? value + 1 : i + 1 < argc ? argv[++i] : NULL;
@@ -3289,7 +4252,7 @@ static char options_read(Options *o, bool given[OPTION_ROWS], int argc, char **a
             if (value == argv[i] && !strncmp(value, "--", 2))
                 die_usage("--%s needs a value; %s looks like an option", row->name, value);
             if ((pass == 0) == (row->place == offsetof(Options, preset)))
-                option_set(o, row, value);
+                option_set(o, row, value, "");
         }
         if (pass == 0) preset_apply(o);
     }
@@ -3309,6 +4272,7 @@ static void options_complete(Options *o, const bool given[OPTION_ROWS], char com
     if (!option_given(given, "micro-batch") && o->micro_batch > o->batch)
         o->micro_batch = o->batch;
     if (o->min_lr < 0) o->min_lr = o->lr / 10;
+    if (o->init && !option_given(given, "context")) o->context = 0; /* the model's own */
     if (!option_given(given, "warmup") && o->warmup > o->steps / 10) o->warmup = o->steps / 10;
     if (!option_given(given, "cooldown"))
         o->cooldown = o->steps / 5 < o->steps - o->warmup ? o->steps / 5 : o->steps - o->warmup;
@@ -3318,8 +4282,10 @@ static void options_complete(Options *o, const bool given[OPTION_ROWS], char com
 static void options_check(const Options *o, const bool given[OPTION_ROWS], char command) {
     const char *shape[] = {"layers", "heads", "channels", "context", "vocab", "no-bias"};
     const char *folder = o->init ? o->init : o->model;
+    if (o->resume && (o->init || o->profile || o->overwrite))
+        die_usage("--resume excludes --init, --overwrite and --profile");
     for (size_t i = 0; folder && i < sizeof shape / sizeof *shape; i++)
-        if (option_given(given, shape[i]))
+        if (option_given(given, shape[i]) && !(o->init && !strcmp(shape[i], "context")))
             die_usage("--%s cannot be chosen: the model in %s has its own", shape[i], folder);
     if (strchr("ge", command) && !o->model)
         die_usage("no model is named; say --model out/model/best");
@@ -3333,6 +4299,11 @@ static void options_check(const Options *o, const bool given[OPTION_ROWS], char 
     if (o->schedule == SCHEDULE_TRAPEZOID && o->warmup + o->cooldown > o->steps)
         die_usage("--warmup %zu and --cooldown %zu do not fit into --steps %zu", o->warmup,
                   o->cooldown, o->steps);
+    if (o->answer_after && !o->rows) die_usage("--answer-after belongs to --rows");
+    if (o->answer_after && (strlen(o->answer_after) != 1 || *o->answer_after == '\n'))
+        die_usage("--answer-after '%s': it must be one character of one byte", o->answer_after);
+    if (o->rows && command == 'g' && strchr(o->prompt + (*o->prompt == '\n'), '\n'))
+        die_usage("--prompt: with --rows it must be the beginning of one line");
     if (o->validation + o->test > 0.9)
         die_usage("--validation %g and --test %g leave too little to train on", o->validation,
                   o->test);
@@ -3340,15 +4311,25 @@ static void options_check(const Options *o, const bool given[OPTION_ROWS], char 
         die_usage("--vocab %zu: it must be 0, or 256 or more", o->vocab);
     if (o->tokenizer && (o->init || option_given(given, "vocab")))
         die_usage("--tokenizer excludes --vocab and --init: each brings a vocabulary");
-    Config config = {o->layers, o->heads, o->channels, o->context, 1, true, (float)o->dropout};
+    Config config = {.layers = o->layers, .heads = o->heads, .channels = o->channels,
+                     .context = o->context + !o->context, .vocab = 1,
+                     .dropout = (float)o->dropout};
     char *problem = config_problem(&config);
     if (problem) die_usage("%s", problem);
 }
 
-/* The text that the options name, or else this project's own. */
+/* The text that the options name, or else this project's own; .data is NULL if they name files
+ * of tokens. */
 static Bytes data_read(const Options *o) {
     Bytes text = {NULL, 0};
     const char *own[] = {"README.md", "doc", "train.c", "tokenizer.c"};
+    bool tokens = o->data[0] && tokens_recognise(o->data[0]);
+    for (size_t i = 0; o->data[i]; i++)
+        if (tokens_recognise(o->data[i]) != tokens)
+            die("%s and %s: one is a text, the other a file of tokens; only one kind can be "
+                "read",
+                o->data[0], o->data[i]);
+    if (tokens) return text;
     for (size_t i = 0; o->data[i]; i++) text_collect(&text, o->data[i], true);
     for (size_t i = 0; !o->data[0] && i < sizeof own / sizeof *own; i++)
         if (access(own[i], F_OK) == 0) text_collect(&text, own[i], true);
@@ -3358,35 +4339,60 @@ static Bytes data_read(const Options *o) {
     return text;
 }
 
-/* Text to tokens, in parts.  Every part that is used must hold at least one window. */
+/* Text to tokens, in parts; rows are at most T tokens long. */
 static void run_corpus(Run *run, const Bytes *text, size_t T) {
     const char *name = run->o->data[0] ? run->o->data[0] : "this project's text";
+    if (run->o->rows && !text->data) die("%s: --rows needs a text, not tokens", name);
     run->corpus.bytes = text->size;
-    run->corpus.count =
-        tokenizer_encode(run->tokenizer, text->data, text->size, name, &run->corpus.tokens);
-    fprintf(stderr, "%-12s %zu bytes, %zu tokens, vocabulary %zu\n", "text", text->size,
-            run->corpus.count, run->tokenizer->vocab);
+    if (run->o->rows)
+        run->corpus = corpus_rows(run->tokenizer, text, name, run->o->answer_after, T);
+    else if (text->data)
+        run->corpus.count =
+            tokenizer_encode(run->tokenizer, text->data, text->size, name, &run->corpus.tokens);
+    else tokens_collect(&run->corpus, run->o->data, run->tokenizer->vocab);
+    for (size_t i = 0, bytes; !text->data && i < run->corpus.count; i++) {
+        tokenizer_token(run->tokenizer, run->corpus.tokens[i], &bytes);
+        run->corpus.bytes += bytes;
+    }
+    fprintf(stderr, "%-12s %zu bytes, %zu tokens, vocabulary %zu\n", "text",
+            run->corpus.bytes, run->corpus.count, run->tokenizer->vocab);
     corpus_split(&run->corpus, run->o->validation, run->o->test, run->splits);
     for (int i = 0; i < SPLITS; i++) {
         const Split *s = &run->splits[i];
-        fprintf(stderr, "%-12s %zu tokens\n", s->name, s->count);
-        bool used = i == SPLIT_TRAIN || (i == SPLIT_VALIDATION && run->o->validation > 0);
-        if (used && s->count < T + 1)
-            die("%s: its %s part has %zu tokens, but one window of context %zu needs %zu: "
-                "take a longer text or a smaller --context",
-                name, s->name, s->count, T, T + 1);
+        fprintf(stderr, "%-12s %zu tokens", s->name, s->count);
+        if (s->rows) fprintf(stderr, " in %zu rows", s->row_count);
+        fputc('\n', stderr);
+    }
+}
+
+/* Every part that training uses must hold at least one window. */
+static void parts_check(const Run *run, size_t T) {
+    const char *name = run->o->data[0] ? run->o->data[0] : "this project's text";
+    for (int i = 0; i < SPLITS; i++) {
+        const Split *s = &run->splits[i];
+        bool used = i == SPLIT_TRAIN ||
+                    (i == SPLIT_VALIDATION && (s->count > 0 || run->o->validation > 0));
+        if (!used || split_sequences(s, T)) continue;
+        if (s->rows) die("%s: its %s part has no row: take a longer text", name, s->name);
+        die("%s: its %s part has %zu tokens, but one window of context %zu needs %zu: "
+            "take a longer text or a smaller --context",
+            name, s->name, s->count, T, T + 1);
     }
 }
 
 static void run_destroy(Run *run) {
+    free(run->settings);
     if (run->log && fclose(run->log) != 0)
         die("%s/log.csv: cannot write: %s", run->o->out, strerror(errno));
+    if (run->samples && fclose(run->samples) != 0)
+        die("%s/samples.txt: cannot write: %s", run->o->out, strerror(errno));
     tokenizer_destroy(run->tokenizer);
     gpt_destroy(run->gpt);
     activations_destroy(run->activations);
     optimizer_destroy(run->optimizer);
     cache_destroy(run->cache);
     free(run->corpus.tokens);
+    free(run->corpus.rows);
     free(run->inputs);
     free(run->targets);
     free(run->dlosses);
@@ -3396,8 +4402,11 @@ static void run_destroy(Run *run) {
 /* The tokenizer that the options ask for: that of a model to start from, one that exists, or a
  * new one, learned from the part of the text that is trained on. */
 static Tokenizer *run_tokenizer(const Options *o, const Bytes *text) {
-    if (o->init) return tokenizer_load(o->init);
+    if (o->resume || o->init) return tokenizer_load(o->resume ? o->resume : o->init);
     if (o->tokenizer) return tokenizer_load(o->tokenizer);
+    if (!text->data)
+        die("%s: holds ids of tokens: say with --tokenizer FOLDER what they stand for",
+            o->data[0]);
     if (o->vocab == 0) return tokenizer_create(text->data, text->size);
     size_t learned_from = (size_t)((double)text->size * (1.0 - o->validation - o->test));
     return o->vocab == 256 ? tokenizer_create(NULL, 0)
@@ -3406,12 +4415,17 @@ static Tokenizer *run_tokenizer(const Options *o, const Bytes *text) {
 
 /* The shape that the options ask for. */
 static Config run_config(const Options *o, size_t vocab) {
-    if (o->init) {
-        char *path = text_format("%s/config.json", o->init);
-        Config config = config_read(path);
+    const char *folder = o->resume ? o->resume : o->init;
+    if (folder) {
+        char *path = text_format("%s/config.json", folder);
+        Config config = config_read(path, NULL);
         free(path);
         if (vocab > config.vocab)
-            die("%s: its tokenizer has more tokens than its model", o->init);
+            die("%s: its tokenizer has more tokens than its model", folder);
+        if (o->init && o->context > config.context)
+            die("%s: the model has a context of %zu: --context %zu is more than that", o->init,
+                config.context, o->context);
+        if (o->init && o->context) config.context = o->context;
         config.dropout = (float)o->dropout;
         return config;
     }
@@ -3419,14 +4433,18 @@ static Config run_config(const Options *o, size_t vocab) {
                     vocab,     !o->no_bias, (float)o->dropout};
 }
 
-/* Memory of a run: all of it is allocated here. */
+/* Memory of a run: all of it is allocated here, but for what run_restore has read.  A fresh
+ * model starts from random weights, with --init from trained ones.   [glossary: Fine-tuning] */
 static void run_allocate(Run *run, const Config *config) {
     const Options *o = run->o;
     size_t B = o->micro_batch, T = config->context;
-    run->gpt = o->init ? model_read(o->init, true) : gpt_create(config, true);
+    if (!run->gpt) {
+        run->gpt = o->init ? model_read(o->init, true) : gpt_create(config, true);
+        if (o->init) gpt_shorten(run->gpt, config->context);
+        else gpt_initialize(run->gpt, o->seed);
+        run->optimizer = optimizer_create(run->gpt->parameter_count);
+    }
     run->gpt->config.dropout = config->dropout;
-    if (!o->init) gpt_initialize(run->gpt, o->seed);
-    run->optimizer = optimizer_create(run->gpt->parameter_count);
     run->activations =
         activations_create(config, B, T, o->recompute ? KEEP_STREAM : KEEP_ALL, 0);
     run->cache = cache_create(config);
@@ -3435,25 +4453,97 @@ static void run_allocate(Run *run, const Config *config) {
     run->dlosses = memory_allocate(B * T, sizeof *run->dlosses);
 }
 
-static void command_train(const Options *o) {
-    Run run = {.o = o, .best_loss = INFINITY, .terminal = isatty(STDERR_FILENO)};
-    char *path = text_format("%s/model.safetensors", o->out);
-    bool taken = access(path, F_OK) == 0;
+/* Is there a run in this folder, or a model? */
+static bool run_exists(const char *folder) {
+    char *model = text_format("%s/model.safetensors", folder);
+    char *state = text_format("%s/state.safetensors", folder);
+    bool there = access(model, F_OK) == 0 || access(state, F_OK) == 0;
+    free(model);
+    free(state);
+    return there;
+}
+
+/* Opens log.csv and samples.txt: new ones, or those of the run that is resumed, log.csv without
+ * the rows that it wrote after its last save. */
+static void run_log(Run *run) {
+    static const char header[] = "step,epoch,tokens,loss,val_loss,val_bits_per_byte,lr,norm,"
+                                 "tokens_per_second,seconds,val_accuracy,train_accuracy\n";
+    const Options *o = run->o;
+    char *path = text_format("%s/log.csv", o->out);
+    char *old_path = text_format("%s/log.csv", o->resume ? o->resume : "");
+    bool there = o->resume && access(old_path, F_OK) == 0;
+    Bytes old = there ? file_read(old_path) : (Bytes){NULL, 0};
+    size_t kept = 0, length = sizeof header - 1;
+    if (there && !strncmp((char *)old.data, header, length)) {
+        char *end = (char *)old.data + length, *feed;
+        while ((feed = strchr(end, '\n')) && strtoull(end, NULL, 10) <= run->optimizer->step)
+            end = feed + 1;
+        kept = (size_t)(end - (char *)old.data);
+    }
+    FileWriter file = file_create(path);
+    file_write(&file, kept ? (char *)old.data : header, kept ? kept : length);
+    file_commit(&file);
+    run->log = fopen(path, "a");
+    if (!run->log) die("%s: cannot open: %s", path, strerror(errno));
     free(path);
-    if (taken && !o->overwrite && !o->profile)
+    path = text_format("%s/samples.txt", o->out);
+    run->samples = fopen(path, o->resume && !strcmp(o->out, o->resume) ? "a" : "w");
+    if (!run->samples) die("%s: cannot open: %s", path, strerror(errno));
+    free(old.data);
+    free(old_path);
+    free(path);
+}
+
+/* Which text and which vocabulary a run is trained on, in two numbers. */
+static void run_fingerprints(const Run *run, Progress *p) {
+    p->corpus = fingerprint(0, run->corpus.tokens, run->corpus.count * sizeof(uint32_t));
+    p->tokenizer = 0;
+    for (uint32_t id = 0; id < run->tokenizer->vocab; id++) {
+        size_t length;
+        const unsigned char *token = tokenizer_token(run->tokenizer, id, &length);
+        p->tokenizer = fingerprint(p->tokenizer, token, length);
+    }
+}
+
+/* Puts a run where its state was saved: model, moments, step, best loss. */
+static void run_restore(Run *run, const SafeTensors *state) {
+    const Options *o = run->o;
+    Progress saved = state_progress(state), now = saved;
+    run_fingerprints(run, &now);
+    if (now.tokenizer != saved.tokenizer)
+        die("%s: its vocabulary is not the one that the run was trained with", o->resume);
+    if (now.corpus != saved.corpus)
+        die("%s: was trained on another text than %s", o->resume,
+            o->data[0] ? o->data[0] : "this project's, as it is now");
+    run->gpt = model_read(o->resume, true);
+    run->optimizer = optimizer_create(run->gpt->parameter_count);
+    state_read(state, run->gpt, run->optimizer);
+    run->progress = saved;
+    fprintf(stderr, "resumed after step %" PRIu64 "\n", run->optimizer->step);
+}
+
+static void command_train(const Options *o, const SafeTensors *state) {
+    Run run = {.o = o, .progress.best_loss = INFINITY, .shown_accuracy = NAN,
+               .terminal = isatty(STDERR_FILENO)};
+    bool elsewhere = !state || strcmp(o->out, o->resume);
+    run.replaces = elsewhere && run_exists(o->out);
+    if (run.replaces && !o->overwrite && !o->profile)
         die("%s: already holds a model; choose another --out, or say --overwrite", o->out);
     Bytes text = data_read(o);
     run.tokenizer = run_tokenizer(o, &text);
     Config config = run_config(o, run.tokenizer->vocab);
-    run_corpus(&run, &text, config.context);
+    size_t T = config.context;
+    run_corpus(&run, &text, T);
+    parts_check(&run, T);
     free(text.data);
+    run.source =
+        (BatchSource){&run.splits[SPLIT_TRAIN], o->batch, T, o->order, o->seed, 0, 1};
     tensors_print(stderr, &config);
     budget_print(stderr, &config, o->micro_batch, o->recompute ? KEEP_STREAM : KEEP_ALL,
-                 (double)o->steps * (double)o->batch * (double)config.context,
+                 (double)o->steps * batch_tokens(&run.source),
                  (double)run.splits[SPLIT_TRAIN].count);
+    if (state) run_restore(&run, state);
     run_allocate(&run, &config);
-    run.source = (BatchSource){
-        &run.splits[SPLIT_TRAIN], o->batch, config.context, o->order, o->seed, 0, 1};
     run.schedule = (Schedule){o->schedule, (float)o->lr, (float)o->min_lr,
                               o->warmup,   o->steps,     o->cooldown};
     run.peak = peak_flops();
@@ -3463,14 +4553,14 @@ static void command_train(const Options *o) {
         run_destroy(&run);
         return;
     }
+    Options all = *o; /* with the shape that --init brought */
+    all.layers = config.layers, all.heads = config.heads, all.channels = config.channels;
+    all.context = T, all.no_bias = !config.bias;
+    run.settings = options_settings(&all);
+    run_fingerprints(&run, &run.progress);
     run.best_folder = text_format("%s/best", o->out);
     folder_create(o->out);
-    path = text_format("%s/log.csv", o->out);
-    run.log = fopen(path, "w");
-    if (!run.log) die("%s: cannot create: %s", path, strerror(errno));
-    free(path);
-    fprintf(run.log, "step,epoch,tokens,loss,val_loss,val_bits_per_byte,lr,norm,"
-                     "tokens_per_second,seconds\n");
+    run_log(&run);
     run_train(&run);
     run_destroy(&run);
 }
@@ -3487,15 +4577,26 @@ static void command_generate(const Options *o) {
     Run run = {.o = o};
     run_open(&run);
     run.cache = cache_create(&run.gpt->config);
-    uint32_t *prompt;
-    Sampling sampling = {o->temperature, o->top_k, o->top_p};
-    size_t n = tokenizer_encode(run.tokenizer, (const unsigned char *)o->prompt,
-                                strlen(o->prompt), "--prompt", &prompt);
-    fputs(o->prompt, stdout);
-    text_generate(run.gpt, run.cache, run.tokenizer, prompt, n, o->tokens, &sampling, o->seed,
-                  stdout);
-    putchar('\n');
-    free(prompt);
+    Ids ids = {0};
+    Sampling sampling = {o->temperature, o->top_k, o->top_p, false};
+    const unsigned char *text = (const unsigned char *)o->prompt;
+    size_t bytes = strlen(o->prompt), feed = o->rows && *text == '\n';
+    text_check(run.tokenizer, text, bytes, "--prompt", 0);
+    if (o->rows) {
+        text_check(run.tokenizer, ROW_END, 1, "--rows: the line feed", 0);
+        text_encode(run.tokenizer, ROW_END, 1, &ids);
+    }
+    text_encode(run.tokenizer, text + feed, bytes - feed, &ids);
+    if (o->rows)
+        rows_generate(run.gpt, run.cache, run.tokenizer, ids.data, ids.count, o->tokens,
+                      &sampling, o->seed, stdout);
+    else {
+        fputs(o->prompt, stdout);
+        text_generate(run.gpt, run.cache, run.tokenizer, ids.data, ids.count, o->tokens,
+                      &sampling, o->seed, stdout);
+        putchar('\n');
+    }
+    free(ids.data);
     run_destroy(&run);
 }
 
@@ -3507,14 +4608,16 @@ static void command_eval(const Options *o) {
     run_corpus(&run, &text, T);
     free(text.data);
     const Split *split = &run.splits[o->split];
-    if (split->count < T + 1)
+    if (!split_sequences(split, T))
         die("the %s part has %zu tokens: too few for one window of %zu", split->name,
             split->count, T);
     run.activations = activations_create(&run.gpt->config, o->micro_batch, T, KEEP_NOTHING, 0);
     Evaluation e = split_evaluate(run.gpt, run.activations, run.tokenizer, split,
                                   o->eval_batches * o->batch);
-    printf("%s: loss %.4f, perplexity %.4g, %.4f bits per byte, over %zu tokens\n", split->name,
+    printf("%s: loss %.4f, perplexity %.4g, %.4f bits per byte, over %zu tokens", split->name,
            e.loss, exp(e.loss), e.bits_per_byte, e.tokens);
+    if (o->rows) printf("; %.2f%% of %zu rows right", 100 * e.accuracy, e.sequences);
+    putchar('\n');
     run_destroy(&run);
 }
 
@@ -3528,6 +4631,8 @@ static void command_info(const Options *o) {
         size_t vocab = o->vocab ? o->vocab : o->preset == PRESET_GPT2 ? 50257 : 256;
         if (o->data[0] && !o->vocab) {
             Bytes text = data_read(o);
+            if (!text.data)
+                die("%s: holds ids of tokens: say with --vocab how many there are", o->data[0]);
             Tokenizer *tokenizer = tokenizer_create(text.data, text.size);
             vocab = tokenizer->vocab;
             tokenizer_destroy(tokenizer);
@@ -3578,19 +4683,25 @@ int main(int argc, char **argv) {
     Options options = DEFAULTS;
     bool given[OPTION_ROWS] = {false};
     char command = options_read(&options, given, argc, argv);
+    SafeTensors *state = NULL;
     if (command != 'h') {
-        options_complete(&options, given, command);
+        if (options.resume) {
+            state = state_open(options.resume);
+            options_recall(&options, given, state);
+            if (!option_given(given, "out")) options.out = options.resume;
+        } else options_complete(&options, given, command);
         options_check(&options, given, command);
     }
     threads_set(options.threads);
     switch (command) {
     case 'h': help_print(); break;
-    case 't': command_train(&options); break;
+    case 't': command_train(&options, state); break;
     case 'g': command_generate(&options); break;
     case 'e': command_eval(&options); break;
     case 'i': command_info(&options); break;
     }
+    if (state) safetensors_close(state);
     output_check();
-    return 0;
+    return interrupted ? 128 + interrupted : 0; /* as a shell reports a program that obeyed */
 }
 #endif /* TRAIN_NO_MAIN */

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Breaks train.c on purpose, one change at a time, and shows that the tests notice every one.
+"""Breaks train.c and tokenizer.c on purpose, one change at a time, and shows that the tests notice every one.
 
     python3 dev/planted_faults.py                 all faults, two at a time; some minutes
     python3 dev/planted_faults.py layernorm 17    those whose row holds a word, or by number
+    python3 dev/planted_faults.py --part 3/8      every eighth
     python3 dev/planted_faults.py --list          the table
     python3 dev/planted_faults.py --jobs 4        more at a time
 
 A test that cannot fail proves nothing.  Each row below is a mistake that a person could make while typing
-train.c: a sign, a factor, an index, a missing term.  The changed file is compiled with each test program,
+these files: a sign, a factor, an index, a missing term.  The changed file is compiled with each test program,
 in a folder of its own, until a check fails; that check is printed.  A fault that no test notices is MISSED, and
 the script ends with status 1.  So it does when a row's old text is not found exactly once: then the table has
 fallen behind the code.  Before all that, the unchanged program must pass every test.
@@ -34,11 +35,11 @@ FLAGS = ["-std=gnu11", "-O1", "-march=native", "-fno-math-errno", "-w"]
 LIMIT = 120  # seconds for one test program: a fault may also make it run for ever
 
 # The test programs, in the order in which they are tried unless a row says otherwise.
-TESTS = ["kernels", "model", "text", "sampling", "files", "training"]
+TESTS = ["kernels", "model", "text", "sampling", "files", "training", "resume"]
 
 # A row: the function (or table) in which the change is made, the old text, the new text, what it breaks, and the
 # test programs that are tried first.  Blanks and line breaks in the old text stand for any blanks and line breaks.
-K, M, T, S, F, R = "kernels", "model", "text", "sampling", "files", "training"
+K, M, T, S, F, R, Z = "kernels", "model", "text", "sampling", "files", "training", "resume"
 FAULTS = [
     # Random numbers, text, batches
     ("random_bits", "z >> 27", "z >> 26", "the generator is another one", [T]),
@@ -47,23 +48,48 @@ FAULTS = [
     ("random_normal", "2 * index + 1", "2 * index", "angle and length are the same draw", [T]),
     ("random_permutation", "round < 4", "round < 1", "the shuffle hardly shuffles", [T]),
     ("random_permutation", "while (i >= N)", "while (i > N)", "the shuffle reaches N", [T]),
-    ("corpus_split", "(1.0 - validation - test)", "(1.0 - validation)", "the test part has moved", [T]),
+    ("corpus_split", "(1.0 - validation - test) + 1e-6", "(1.0 - validation) + 1e-6", "the test part has moved", [T]),
     ("corpus_split", "if (test == 0) test_start = corpus->count;", "", "a test part that nobody asked for", [T]),
-    ("window_start", "source->split->count - source->T - 1", "source->split->count - source->T",
+    ("window_start", "split->count - T - 1", "split->count - T",
      "the last target lies beyond the split", [T]),
     ("window_start", "RANDOM_ORDER), epoch)", "RANDOM_ORDER), 0)", "every epoch has the same order", [T]),
-    ("window_start", "number % windows, windows) * source->T", "number % windows, windows) * (source->T - 1)",
+    ("window_start", "number % windows, windows) * T", "number % windows, windows) * (source->T - 1)",
      "windows overlap", [T]),
     ("window_start", "% (slack + 1)", "% (slack + 2)", "the cut moves too far", [T]),
     ("window_start", "step * source->batch + i", "step + i", "steps share their sequences", [T]),
     ("window_start", "% (last + 1)", "% (last + 2)", "a random window reaches beyond the split", [T]),
-    ("batch_read", "(int32_t)window[t + 1]", "(int32_t)window[t]", "targets are not shifted", [T]),
+    ("window_start", "split->rows ? split->row_count - 1", "split->rows ? split->row_count", "a row behind the last one", [T]),
+    ("window_start", "split->rows ? 1 : source->T", "source->T", "rows are drawn as if they were windows", [T]),
+    ("sequence_read", "(int32_t)split->tokens[place + 1]", "(int32_t)split->tokens[place]", "targets are not shifted", [T]),
+    ("sequence_read", "tokens[place < end ? place : start]", "tokens[place]", "behind a row stands the next one", [T]),
+    ("sequence_read", "place < end && place + 1 >= answer", "place + 1 >= answer", "padding weighs in the loss", [T]),
+    ("sequence_read", "place + 1 >= answer", "place >= answer", "the first token of an answer weighs nothing", [T]),
+    ("sequence_read", "row ? row->answer : at + 1", "at + 1", "the prompt of a row weighs in the loss", [T]),
+    ("corpus_rows", "mark + 1 : line", "mark : line", "a prompt without its last character", [T]),
+    ("corpus_rows", "length > T", "length > T + 1", "a row that is too long", [T]),
+    ("corpus_rows", "if (!next) next = end;", "if (!next) break;", "the last line is lost", [T]),
+    ("corpus_split", "(1.0 - validation - test) + 0.5)", "(1.0 - validation - test) + 1e-6)", "999 rows of 1,000", [T]),
+    ("corpus_split", "last->start - first->start", "last->start", "tokens of all rows before, too", [T]),
+    ("batch_targets", "- row->answer + 1", "- row->start", "prompts are counted", [R, T]),
+    ("batch_targets", "window_start(source, step, i)", "window_start(source, 0, i)", "the count of another step", [T]),
     ("batch_read", "mine + first + b", "first + b", "all ranks read the same", [T]),
     ("batch_read", "mine + first + b", "mine + b", "all micro-batches read the same", [T]),
     ("text_collect", "qsort(names, count, sizeof *names, name_compare)", "(void)name_compare", "files in no order", [T]),
     ("text_collect", "if (entry->d_name[0] == '.') continue;",
      "if (!strcmp(entry->d_name, \".\") || !strcmp(entry->d_name, \"..\")) continue;", "hidden files are read", [T]),
     ("text_collect", "&& !S_ISLNK(status.st_mode)", "", "links are followed, also in a circle", [T]),
+    ("tokens_append", "id >= vocab", "id > vocab", "an id one too large", [T]),
+    ("tokens_append", "vocab <= 65536 ? 2 : 4", "vocab < 65536 ? 2 : 4", "the width of raw ids", [T]),
+    ("tokens_append", "!= TOKEN_FORMS[form].version", "== 0", "any version", [T]),
+    ("tokens_append", "bytes_number(file.data + 8, 4) != (file.size - at) / width",
+     "bytes_number(file.data + 8, 4) > (file.size - at) / width", "tokens behind those that the header counts", [T]),
+    ("tokens_append", "if ((file.size - at) % width)", "if (0)", "half a token at the end", [T]),
+    ("tokens_part", "letters == strlen(WORDS[part]) &&", "", "a part in half a word", [T]),
+    ("tokens_part", "slash ? slash + 1 : path", "path", "the folder's name tells the part", [T]),
+    ("tokens_collect", "named && tokens_part(paths[i]) == SPLITS", "0", "a file of no part is left out", [T]),
+    ("corpus_split", "train_end = parts[SPLIT_TRAIN];", "", "parts that files made up are cut elsewhere", [T]),
+    ("tokens_recognise", "form(file) < TOKEN_FORM_COUNT", "form(file) + 1 < TOKEN_FORM_COUNT",
+     "Llama 3's magic number is not known", [T]),
 
     # Tools of the kernels
     ("lanes_total", "lane[i] + lane[i + LANES / 2]", "lane[i] + lane[i]", "half of the lanes are lost", [K]),
@@ -277,10 +303,27 @@ FAULTS = [
     ("safetensors_entry", "limits[1] - limits[0] != bytes", "limits[1] - limits[0] < bytes", "offsets that hold more than the shape", [F]),
     ("safetensors_entry", "t.shape[d] && bytes > space / t.shape[d]", "0", "a product of dimensions that overflows", [F]),
     ("safetensors_open", "header > file->size - 8", "header > file->size", "a header beyond the file", [F]),
-    ("weights_write", "(uint64_t)padded >> 8 * i", "(uint64_t)length >> 8 * i", "the length of the header", [F]),
-    ("weights_write", "zeros ? zeros :", "zeros ? gpt->weights :", "biases that the model has not", [F]),
-    ("model_read", "!isfinite(gpt->weights[i])", "0", "weights that are NaN", [F]),
-    ("model_read", "shape[0] != t->shape[0] ||", "", "another shape", [F]),
+    ("safetensors_write", "(uint64_t)padded >> 8 * i", "(uint64_t)length >> 8 * i", "the length of the header", [F]),
+    ("weights_write", "t->count ? gpt->weights + t->offset : NULL", "gpt->weights + t->offset", "biases that the model has not", [F]),
+    ("safetensors_check", "t->start != end", "t->start > end", "offsets that overlap", [F]),
+    ("safetensors_check", "t->start != end", "t->start < end", "offsets that leave a gap", [F]),
+    ("safetensors_check", "end != file->size", "0", "bytes that belong to no tensor", [F]),
+    ("safetensors_check", "!strcmp(file->tensors[i].name, file->tensors[i - 1].name)", "0", "a name twice", [F]),
+    ("safetensors_open", "header > SAFETENSORS_HEADER_MAX", "0", "a header of any length", [F]),
+    ("weights_open_shards", "strchr(shard, '/') ||", "", "a shard anywhere on the disk", [F]),
+    ("weights_find", "found && numbers", "0", "a tensor in two shards", [F]),
+    ("weights_add", "!strcmp(w->files[i]->path, path)", "0", "a shard is opened for each of its tensors", [F]),
+    ("numbers_convert", "0x1p112f", "0x1p111f", "half precision read as half of it", [F]),
+    ("numbers_convert", "(half & 0x7C00) == 0x7C00 ? NAN :", "", "infinity in half precision becomes a number", [F]),
+    ("numbers_convert", "(half & 0x8000) << 16 |", "", "half precision without signs", [F]),
+    ("tensor_read", "if (numbers[i])", "if (0)", "biases that config.json denies are passed over", [F]),
+    ("tensor_read", "!isfinite(weights[i])", "0", "weights that are NaN", [F]),
+    ("tensor_read", "row->shape[0] != t->shape[0] ||", "", "another shape", [F]),
+    ("head_check", "memcmp(a, b, head->bytes) != 0", "0", "an output head of its own is passed over", [F]),
+    ("head_check", "!a && !tied", "0", "a missing output head is passed over", [F]),
+    ("config_read", "strcmp(value, \"gpt2\")", "0", "another kind of model", [F]),
+    ("gpt_shorten", "gpt->weights + end,", "gpt->weights + kept,", "the first row of the next tensors is a place's", [F]),
+    ("gpt_shorten", "gpt->config.context = context;", "", "the context stays", [F]),
     ("config_problem", "c->channels % c->heads", "0", "heads that do not divide the channels", [F]),
     ("config_write", "config->bias ? \"true\" : \"false\"", "\"true\"", "a model without biases comes back with them", [F]),
 
@@ -290,7 +333,7 @@ FAULTS = [
     ("decode_block", "cache->length + r, 1,", "r, 1,", "a query sees the last tokens only", [M]),
     ("gpt_decode", "weight_of(gpt, WPE, 0) + cache->length * C", "weight_of(gpt, WPE, 0)", "every token stands first", [M]),
     ("gpt_decode", "cache->x + (rows - 1) * C", "cache->x", "logits of the first token", [M]),
-    ("token_sample", "logits[v] > logits[best]", "logits[v] >= logits[best]", "of equals the last one", [S]),
+    ("logits_likeliest", "logits[v] > logits[best]", "logits[v] >= logits[best]", "of equals the last one", [S]),
     ("token_sample", "/ s->temperature)", "* s->temperature)", "the temperature turned around", [S]),
     ("token_sample", "n = s->top_k", "n = s->top_k + 1", "one token too many", [S]),
     ("token_sample", "sum < s->top_p * total", "sum < s->top_p", "top-p forgets what top-k left", [S]),
@@ -306,18 +349,122 @@ FAULTS = [
     ("text_generate", "|| fflush(out) != 0", "", "text comes late", [S]),
 
     # The loop
-    ("batch_gradient", "1.0f / (float)(batch * T)", "1.0f / (float)(B * T)", "micro-batches weigh too much", [R]),
+    ("batch_gradient", "1.0f / (float)count", "1.0f / (float)(count * B / batch)", "micro-batches weigh too much", [R]),
+    ("batch_gradient", "sum / (double)count", "sum / (double)(batch * T)", "padding lowers the loss", [R]),
     ("batch_gradient", "RANDOM_DROPOUT), step) | 1", "RANDOM_DROPOUT), step) * 0", "no dropout in training", [R]),
     ("batch_gradient", "run->dlosses, B, T, key, first)", "run->dlosses, B, T, key, 0)", "micro-batches share their masks", [R]),
     ("batch_gradient", "step, first, B, run->inputs", "step, 0, B, run->inputs", "micro-batches read the same", [R]),
-    ("split_evaluate", "(int32_t)token[1]", "(int32_t)token[0]", "evaluation asks for what it was told", [R]),
+    ("split_evaluate", "if (targets[i] < 0) continue;", "if (targets[i] < 0) { tokens++; continue; }",
+     "padding lowers the validation loss", [R]),
+    ("split_evaluate", "split->rows ? i : i * T", "i * T", "rows are counted as windows", [R]),
+    ("sample_show", "fwrite(text, 1, size, run->samples);", "", "samples.txt holds no samples", [R]),
+    ("rows_right", "targets[n + i] < 0 ||", "", "padding must be guessed", [R]),
+    ("rows_right", "n < (b + 1) * T; n += a->head_rows", "n < b * T + 1; n += a->head_rows", "only the first logits are looked at", [R]),
+    ("text_generate", "if (sampling->line && bytes == 1 && *text == '\\n') break;", "", "a row does not end", [R]),
     ("split_evaluate", "sum / log(2.0)", "sum", "nats for bits", [R]),
-    ("validation_run", "e.loss < run->best_loss", "e.loss > run->best_loss", "the worst model is the best", [R]),
-    ("evaluation_run", "run->bad_evaluations >= o->patience", "run->bad_evaluations > o->patience", "one evaluation too patient", [R]),
-    ("evaluation_run", "if (improved) model_write", "if (0) model_write", "the best model is not kept", [R]),
+    ("validation_run", "e.loss < p->best_loss", "e.loss > p->best_loss", "the worst model is the best", [R]),
+    ("run_train", "run->progress.bad_evaluations >= o->patience", "run->progress.bad_evaluations > o->patience", "one evaluation too patient", [R]),
+    ("run_save", "if (improved) model_files", "if (0) model_files", "the best model is not kept", [R]),
     ("run_train", "if (!isfinite(loss) || !isfinite(norm))", "if (0)", "training goes on with NaN", [R]),
+    ("fingerprint", "start ^ word", "start", "all weights have the same fingerprint", [Z]),
+    ("state_write", "moment ? optimizer->v : optimizer->m", "moment ? optimizer->m : optimizer->v",
+     "the moments change places", [Z]),
+    ("state_read", "isfinite(to[i])", "1", "moments may be infinite", [Z]),
+    ("state_read", "|| to[i] >= 0", "|| 1", "squares may be negative", [Z]),
+    ("state_open", "if (version != STATE_VERSION)", "if (0)", "any version will do", [Z]),
+    ("save_finish", "&& !model_matches(folder, weights)", "", "a save that was not complete is finished", [Z]),
+    ("save_finish", "access(waiting, F_OK) == 0 &&", "0 &&", "a save is not finished", [Z]),
+    ("state_open", "if (!model_matches(folder, saved.weights))", "if (0)", "any model will do", [Z]),
+    ("state_open", "if (saved.best_weights) save_finish(best, saved.best_weights);", "", "the best model does not get its name", [Z]),
+    ("run_restore", "if (now.corpus != saved.corpus)", "if (0)", "any text will do", [Z]),
+    ("run_restore", "if (now.tokenizer != saved.tokenizer)", "if (0)", "any vocabulary will do", [Z]),
+    ("run_restore", "state_read(state, run->gpt, run->optimizer);", "run->optimizer->step = state_count(state, \"step\");",
+     "the moments start at 0 again", [Z]),
+    ("run_log", "<= run->optimizer->step", "< run->optimizer->step", "a row of the log is lost", [Z]),
+    ("run_log", "while ((feed = strchr(end, '\\n')) &&", "while ((feed = strchr(end, '\\n')) || 0 &&",
+     "rows of the log stand there twice", [Z]),
+    ("options_recall", "if (given[i]) continue;", "", "the saved value wins over the command line", [Z]),
+    ("options_recall", "if (given[i] && !may_change)", "if (0)", "everything may change", [Z]),
+    ("run_save", "if (run->replaces) file_drop(models[i]);", "", "an older best model is left", [R]),
+    ("run_save", "if (improved) p->best_weights = p->weights;", "", "the state does not know the best model", [Z]),
+    ("kept_trim", "i = keep; i < count", "i = keep + 1; i < count", "one more is kept", [Z]),
+    ("run_train", "step % o->save_every == 0", "step % o->save_every == 1", "saved at other steps", [Z]),
     ("run_train", "learning_rate(&run->schedule, step)", "learning_rate(&run->schedule, 0)", "the schedule stands still", [R]),
 ]
+
+# The same for tokenizer.c, with the one program that tests it alone.
+B = "tokenizer"
+TOKENIZER_FAULTS = [
+    ("heap_push_pair", "(uint64_t)pair.left << 32 | pair.right}", "~((uint64_t)pair.left << 32 | pair.right)}",
+     "the largest of equally common pairs", [B]),
+    ("item_less", "a.first == b.first ? a.second < b.second : a.first < b.first", "a.first < b.first",
+     "equally common pairs in no order", [B]),
+    ("heap_pop", "heap->items[child + 1], heap->items[child]", "heap->items[child], heap->items[child + 1]",
+     "the larger child rises", [B]),
+    ("heap_pop", "heap->items[heap->count] = (Item){UINT64_MAX, UINT64_MAX};",
+     "heap->items[heap->count] = (Item){0, 0};", "what lies behind the end is the smallest", [B]),
+    ("place_leave", "chain->count -= l->times[place->piece];", "", "pairs that are gone count", [B]),
+    ("place_join", "chain->count += l->times[place->piece];", "chain->count += 1;", "a piece counts once", [B]),
+    ("place_join", "place->chain_before = chain->last;", "place->chain_before = chain->first;", "a chain out of order", [B]),
+    ("place_merge", "if (place->before != NONE) place_join(l, place->before);", "", "the pair before is forgotten", [B]),
+    ("merges_learn", "if (count < ~top.first) heap_push_pair(&heap, (Pair){left, right}, count);", "",
+     "a pair whose count fell is lost", [B]),
+    ("piece_length", "return at == bytes || last == 0 ? at : last;", "return at;", "white space keeps its last blank", [B]),
+    ("piece_length", "|| (a == 'l' && b == 'l')", "", "'ll is no ending", [B]),
+    ("piece_length", "if (next == WHITE) step = 1;", "if (next == WHITE) step = 2;", "a blank before white space", [B]),
+    ("class_read", "lead == 0xED ? 0x9F :", "", "halves of pairs are characters", [B]),
+    ("class_read", "lead == 0xE0 ? 0xA0 :", "", "forms that are too long", [B]),
+    ("text_cut", "if (class != WHITE || before + step != at) return at;", "return at;", "a cut within white space", [B]),
+    ("piece_encode_plain", "if (rank < best)", "if (rank <= best && rank != NONE)", "the rightmost of equal ranks", [B]),
+    ("piece_encode_short", "order[i] = rank == NONE ? NONE : rank << 8 | (uint32_t)i;",
+     "order[i] = rank == NONE ? NONE : rank << 8 | (uint32_t)(bytes - 1 - i);", "the rightmost of equal ranks", [B]),
+    ("piece_encode_short", "if (rank != NONE) order[at] = rank << 8 | (uint32_t)at;", "",
+     "the pair behind a merge is forgotten", [B]),
+    ("pair_wait", "|| p->parts[part].count == PART_PLACES", "", "a part overflows", [B]),
+    ("pair_wait", "|| p->parts[part].count == PART_PLACES", "|| p->parts[part].first == p->parts[part].count",
+     "a part overflows unless all of it was taken", [B]),
+    ("pair_wait", "else p->parts[*end].next = part;", "", "a run ends with its first part", [B]),
+    ("pair_wait", "(Item){link->rank, part}", "(Item){link->rank / 2, part}", "merges in nearly the right order", [B]),
+    ("pair_wait", "p->parts[part].first = p->parts[part].count = 0;", "p->parts[part].first = 0;",
+     "a part that is used again is not empty", [B]),
+    ("pair_take", "p->t->run_end[*rank] = NONE;", "", "a run that was taken goes on", [B]),
+    ("pair_take", "least->second = front->next;", "", "a run does not go on", [B]),
+    ("pair_take", "if (front->first == front->count)", "if (front->first == PART_PLACES)", "places behind the last one", [B]),
+    ("piece_encode_long", "if (link->rank != rank) continue;", "if (link->after == NONE) continue;",
+     "pairs that are gone are merged", [B]),
+    ("piece_encode_long", "gone->rank = NONE;", "", "a token that is gone is merged", [B]),
+    ("piece_encode_long", "if (gone->after != NONE) p.links[gone->after].before = at;", "", "links back are stale", [B]),
+    ("piece_encode_long", "if (link->before != NONE) pair_wait(&p, link->before);", "", "the pair before is forgotten", [B]),
+    ("piece_encode_long", "bytes > NONE / 2", "bytes > (size_t)NONE * 2", "places beyond 32 bits", [B]),
+    ("cache_key", "((unsigned char *)key)[23] = (unsigned char)bytes;", "", "pieces that differ in NULs are one", [B]),
+    ("cache_key", "memcpy(keep, mask + 24 - bytes, 24);", "memcpy(keep, mask + 25 - bytes, 24);",
+     "the last byte of a piece does not count", [B]),
+    ("text_encode", "if (count > CACHE_IDS) continue;", "if (count > CACHE_IDS + 2) continue;",
+     "more ids are kept than there is room for", [B]),
+    ("text_encode_special", "size > longest &&", "(!longest || size < longest) &&", "the shortest special token", [B]),
+    ("tokenizer_save", "if (*c == '\"' || *c == '\\\\')", "if (*c == '\"')", "a backslash that is not escaped", [B]),
+    ("tokenizer_save", "if (access(path, F_OK) == 0) file_drop(path);", "", "another tokenizer stays in the folder", [B]),
+    ("vocabulary_add", "!(again && v->ids[number] == id)", "!again", "an added token with two ids", [B]),
+    ("vocabulary_add", "!(again && v->ids[number] == id)", "true", "an added token that the vocabulary has", [B]),
+    ("vocabulary_parse", "raw != NONE && added->ids[raw] == id", "false", "added tokens in letters", [B]),
+    ("vocabulary_take", "tokens->bytes + tokens->start[i], tokens->start[i + 1] - tokens->start[i]",
+     "tokens->bytes + tokens->start[id], tokens->start[id + 1] - tokens->start[id]", "ids in the order of the file", [B]),
+    ("vocabulary_take", "if (order[id]) die(\"%s: two tokens have the id %u\", name, (unsigned)id);", "", "an id twice", [B]),
+    ("merges_next", "left != NONE && (!r->fixed || r->built[left])", "left != NONE", "a part that nothing has built", [B]),
+    ("merges_parse", "if (stop > line && stop[-1] == '\\r') stop--;", "", "line ends of Windows", [B]),
+    ("settings_read", "!json_word(&values[i], meant[i]) &&", "false &&", "tokenizers of any kind", [B]),
+    ("settings_read", "&& !json_word(&values[i], \"null\")", "", "settings that are null", [B]),
+    ("tokenizer_json_parse", "if (!b || json_more(m, ']')) json_fail", "if (!b) json_fail", "a merge of three", [B]),
+    ("tokenizer_json_parse", "if (part[2].text) added_parse(&added, &part[2]);", "", "added tokens are left out", [B]),
+    ("raw_bytes", "t->vocab <= 65536 ? 2 : 4", "2", "ids that do not fit", [B]),
+    ("run_encode", "(unsigned char)(id >> 8 * k)", "(unsigned char)(id >> 8 * (width - 1 - k))", "big-endian ids", [B]),
+    ("reader_next", "memmove(r->text, r->text + r->bytes, r->filled);", "", "the text between two parts", [B]),
+    ("pairs_slot", "pairs->items[*slot - 1].left == left && pairs->items[*slot - 1].right == right",
+     "pairs->items[*slot - 1].left == left", "any pair of the same left", [B]),
+    ("strings_slot", "&& memcmp(s->bytes + s->start[i], data, bytes) == 0", "", "strings of one hash", [B]),
+]
+FAULTS += TOKENIZER_FAULTS
+SOURCES = ["train.c", "tokenizer.c"]
 
 
 class Place(Exception):
@@ -338,6 +485,10 @@ def code_of(text, name):
                 continue  # a prototype, and the definition further down
             return match.start(), text.index("\n}", found.end()) + 2
     raise Place("there is no function or table %s" % name)
+
+
+def fault_source(fault):
+    return SOURCES[fault[4] == [B]]
 
 
 def fault_plant(text, fault):
@@ -394,7 +545,7 @@ def tests_run(folder, tests, compiler):
     """Compiles and runs test programs until one fails.  Returns (program, what failed), or None."""
     environment = environment_make()
     for test in tests:
-        programs = ["tests/test_%s.c" % test] + (["train.c"] if test in ("training", "files") else [])
+        programs = ["tests/test_%s.c" % test] + (["train.c"] if test in ("training", "files", "resume") else [])
         for source in programs:
             out = "build/" + os.path.basename(source)[:-2]
             status, lines = command([compiler] + FLAGS + [source, "-o", out, "-lm"], folder, 300, environment)
@@ -411,13 +562,13 @@ def tests_run(folder, tests, compiler):
     return None
 
 
-def folder_make(text):
-    """A copy of what the tests need, with `text` as train.c."""
+def folder_make(texts):
+    """A copy of what the tests need, with these texts in SOURCES."""
     folder = tempfile.mkdtemp(prefix="planted-")
     os.mkdir(os.path.join(folder, "build"))
-    with open(os.path.join(folder, "train.c"), "w") as file:
-        file.write(text)
-    shutil.copy(os.path.join(ROOT, "tokenizer.c"), folder)
+    for name, text in texts.items():
+        with open(os.path.join(folder, name), "w") as file:
+            file.write(text)
     os.symlink(os.path.join(ROOT, "tests", "reference"), os.path.join(folder, "reference"))
     os.mkdir(os.path.join(folder, "tests"))
     for name in os.listdir(os.path.join(ROOT, "tests")):
@@ -427,8 +578,11 @@ def folder_make(text):
     return folder
 
 
-def fault_try(text, fault, tests, compiler):
-    folder = folder_make(fault_plant(text, fault) if fault else text)
+def fault_try(texts, fault, tests, compiler):
+    if fault:
+        name = fault_source(fault)
+        texts = {**texts, name: fault_plant(texts[name], fault)}
+    folder = folder_make(texts)
     try:
         first = [test for test in fault[4] if test in tests] if fault else []
         return tests_run(folder, first + [test for test in tests if test not in first], compiler)
@@ -440,17 +594,24 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("words", nargs="*", help="numbers of rows, or words that a row must hold")
     parser.add_argument("--jobs", type=int, default=2, help="how many faults at a time (2)")
+    parser.add_argument("--part", metavar="I/N", default="0/1", help="every N-th row, from the I-th on: 0/8 to 7/8")
     parser.add_argument("--list", action="store_true", help="only show the table")
     parser.add_argument("--no-baseline", action="store_true", help="do not run the unchanged program first")
     options = parser.parse_args()
     if options.jobs < 1:
         parser.error("--jobs must be at least 1")
     compiler = os.environ.get("CC", "cc")
-    with open(os.path.join(ROOT, "train.c")) as file:
-        text = file.read()
+    texts = {}
+    for name in SOURCES:
+        with open(os.path.join(ROOT, name), encoding="utf-8") as file:
+            texts[name] = file.read()
     chosen = [(i + 1, fault) for i, fault in enumerate(FAULTS)
               if not options.words or str(i + 1) in options.words or
               any(not word.isdigit() and word in " ".join(fault[:4]) for word in options.words)]
+    if not re.fullmatch(r"\d+/[1-9]\d*", options.part):
+        parser.error("--part must look like 3/8")
+    first, parts = map(int, options.part.split("/"))
+    chosen = [row for row in chosen if row[0] % parts == first % parts]
     if not chosen:
         parser.error("no row holds any of these words")
     if options.list:
@@ -464,7 +625,9 @@ def main():
     try:
         if not options.no_baseline:
             # Every test program on the unchanged file: a test that fails anyway would catch everything.
-            for test, result in zip(tests, pool.map(lambda t: fault_try(text, None, [t], compiler), tests)):
+            needed = (tests if any(fault[4] != [B] for _, fault in chosen) else []) + \
+                     ([B] if any(fault[4] == [B] for _, fault in chosen) else [])
+            for test, result in zip(needed, pool.map(lambda t: fault_try(texts, None, [t], compiler), needed)):
                 if result:
                     print("FAIL  unchanged, %s: %s" % result)
                     failed += 1
@@ -477,7 +640,7 @@ def main():
 
         def attempt(row):
             try:
-                return fault_try(text, row[1], tests, compiler)
+                return fault_try(texts, row[1], [B] if row[1][4] == [B] else tests, compiler)
             except Place as problem:
                 return problem
 
@@ -488,7 +651,7 @@ def main():
             if isinstance(result, Place):
                 print("FAIL  %s the table does not fit the code: %s" % (row, result))
             elif result is None:
-                print("FAIL  %s MISSED by all of: %s" % (row, " ".join(tests)))
+                print("FAIL  %s MISSED by all of: %s" % (row, B if fault[4] == [B] else " ".join(tests)))
             elif result[0] == "compiler":
                 print("FAIL  %s does not compile: %s" % (row, result[1][:100]))
             else:

@@ -4,12 +4,13 @@
     make && python3 dev/see_it.py               every command of the documents below
     python3 dev/see_it.py --only "Perplexity"   one entry (may be given several times)
     python3 dev/see_it.py --update              also writes what is printed into them
+    python3 dev/see_it.py --limit 600           seconds for a command, on a machine that is busy
 
-The documents are doc/glossary.md and doc/reading.md.  An entry, under a heading "### TERM",
-shows a command in a ```sh block, some lines of what it prints in a ```text block, and mostly a
-claim in an ```expect block.  Three things are checked:
+The documents are the glossary and the chapters of DOCUMENTS.  An entry, under a heading, shows a
+command in a ```sh block, some lines of what it prints in a ```text block, and mostly a claim in
+an ```expect block.  Three things are checked:
 
-  - The command ends with status 0 within a minute.
+  - The command ends with status 0 within a minute (or --limit).
   - Every line of the ```text block was printed, in that order.  A number in it stands for any
     number, because times and losses differ between machines (but `step 60` at the beginning of
     a line is that step); `...` stands for lines left out.
@@ -30,8 +31,9 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = [ROOT / "doc" / "glossary.md", ROOT / "doc" / "reading.md"]
-LIMIT = 60  # seconds, the promise of the document
+DOCUMENTS = [ROOT / "doc" / f"{name}.md" for name in ("glossary", "reading", "memory", "attention",
+                                                     "checkpoints", "hardware", "many-machines")]
+LIMIT = 60  # seconds, the promise of the glossary
 NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf)"
 NAMES = {name: getattr(math, name) for name in ("exp", "log", "sqrt", "pi", "inf")}
 NAMES.update(abs=abs, max=max, min=min)
@@ -110,14 +112,14 @@ def check_expect(lines, output):
     return problems
 
 
-def run(command):
+def run(command, limit):
     start = time.monotonic()
     try:
-        done = subprocess.run(["sh", "-ec", command], cwd=ROOT, timeout=LIMIT, text=True,
+        done = subprocess.run(["sh", "-ec", command], cwd=ROOT, timeout=limit, text=True,
                               errors="replace", stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     except subprocess.TimeoutExpired:
-        return "", f"took longer than {LIMIT} s", LIMIT
+        return "", f"took longer than {limit} s", limit
     status = done.returncode
     problem = f"ended with status {status}" if status else ""
     return done.stdout, problem, time.monotonic() - start
@@ -125,11 +127,10 @@ def run(command):
 
 def entries_of(lines, name):
     """The commands of a document, each with the blocks that follow it."""
-    starts = {i: line[4:].strip() for i, line in enumerate(lines) if line.startswith("### ")}
+    starts = {i: line.lstrip("#").strip() for i, line in enumerate(lines) if re.match("#+ ", line)}
     entries = []
     for language, first, end, indent in blocks(lines):
-        term = next((starts[i] for i in sorted(starts, reverse=True) if i < first),
-                    "(before the first entry)")
+        term = next(starts[i] for i in sorted(starts, reverse=True) if i < first)
         if language == "sh":
             entries.append({"term": term, "command": (first, end),
                             "text": None, "expect": None})
@@ -149,7 +150,8 @@ def document_run(path, options):
         if options.only and not first_model and entry["term"] not in options.only:
             continue
         first, end = entry["command"]
-        output, problem, seconds = run("\n".join(line.strip() for line in lines[first:end]))
+        output, problem, seconds = run("\n".join(line.strip() for line in lines[first:end]),
+                                       options.limit)
         problems = [problem] if problem else []
         if entry["text"]:
             first, end, indent = entry["text"]
@@ -179,6 +181,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", action="append", metavar="TERM", default=[])
     parser.add_argument("--update", action="store_true")
+    parser.add_argument("--limit", type=int, default=LIMIT, metavar="SECONDS")
     options = parser.parse_args()
     terms = {entry["term"] for path in DOCUMENTS
              for entry in entries_of(path.read_text(encoding="utf-8").split("\n"), path.name)}

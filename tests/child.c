@@ -128,6 +128,28 @@ bool ending_is_error(const Ending *ending, int status, const char *words) {
            strstr((const char *)ending->err.data, words);
 }
 
+/* The last line of stderr is the error, and the only line that looks like one. */
+bool ending_refused(const Ending *ending, int status, const char *words) {
+    const char *text = (const char *)ending->err.data, *last = text;
+    size_t errors = 0;
+    for (const char *line = text; *line;) {
+        errors += !strncmp(line, "train: ", 7);
+        last = line;
+        line += strcspn(line, "\n");
+        line += *line == '\n';
+    }
+    return ending->status == status && errors == 1 && !strncmp(last, "train: ", 7) &&
+           strstr(last, words);
+}
+
+const char *last_line(const Ending *ending) {
+    char *text = (char *)ending->err.data;
+    size_t length = strlen(text);
+    if (length && text[length - 1] == '\n') text[--length] = 0;
+    char *feed = strrchr(text, '\n');
+    return feed ? feed + 1 : text;
+}
+
 /* A row for an error that has to end in one line; the row shows that line. */
 void check_error(const char *name, const Ending *ending, int status, const char *words) {
     size_t length = strcspn((const char *)ending->err.data, "\n");

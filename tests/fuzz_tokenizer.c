@@ -1,70 +1,14 @@
 /* fuzz_tokenizer.c - arbitrary files and texts against tokenizer.c, for clang's libFuzzer:
  *
- *     clang -g -O1 -fsanitize=fuzzer,address,undefined tests/fuzz_tokenizer.c -o
- * build/fuzz_tokenizer
- *     build/fuzz_tokenizer -max_total_time=600 -max_len=4096 build/fuzz
+ *     make fuzz-tokenizer
  *
  * The first byte of an input says what the rest is: a vocab.json and a merges.txt with a NUL
- * between them, a merges.txt alone, a text to learn from, or ids to decode; in the first three
- * a second NUL may begin a text.  What ends the program elsewhere (one line, exit status 1)
- * ends only the present input here: exit() becomes a jump, and memory is handed out from a list
- * that the jump clears.  What must hold is asserted: the fast ways agree with the plain ones,
- * and a text comes back from its ids.
+ * between them, a merges.txt alone, a text to learn from, or a tokenizer.json; in all but the
+ * third a NUL behind them may begin a text.  What ends the program elsewhere (one line, exit
+ * status 1) ends only the present input here (see fuzz.c).  What must hold is asserted: the
+ * fast ways agree with the plain ones, and a text comes back from its ids.
  */
-#include <setjmp.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-typedef struct Block { /* stands before each block of memory */
-    struct Block *before, *after;
-    size_t size, unused;
-} Block;
-
-static Block all = {&all, &all, 0, 0};
-static jmp_buf ended;
-
-static void *fuzz_calloc(size_t count, size_t size) {
-    if (size && count > ((size_t)1 << 30) / size) return NULL;
-    Block *block = calloc(1, sizeof *block + count * size);
-    if (!block) return NULL;
-    block->size = count * size;
-    block->after = all.after;
-    block->before = &all;
-    all.after->before = block;
-    all.after = block;
-    return block + 1;
-}
-
-static void fuzz_free(void *memory) {
-    if (!memory) return;
-    Block *block = (Block *)memory - 1;
-    block->before->after = block->after;
-    block->after->before = block->before;
-    free(block);
-}
-
-static void *fuzz_realloc(void *memory, size_t size) {
-    void *larger = fuzz_calloc(1, size);
-    if (memory && larger) {
-        size_t old = ((Block *)memory - 1)->size;
-        memcpy(larger, memory, old < size ? old : size);
-        fuzz_free(memory);
-    }
-    return larger;
-}
-
-__attribute__((noreturn)) static void fuzz_exit(int status) {
-    longjmp(ended, status);
-}
-
-#define calloc fuzz_calloc
-#define realloc fuzz_realloc
-#define free fuzz_free
-#define exit fuzz_exit
+#include "fuzz.c"
 #define TOKENIZER_NO_MAIN
 #include "../tokenizer.c"
 #undef NDEBUG
@@ -130,7 +74,7 @@ static Bytes part_next(const uint8_t **data, size_t *size) {
 }
 
 static void input_run(const uint8_t *data, size_t size) {
-    unsigned kind = *data++ % 4;
+    unsigned kind = *data++ % 5;
     size--;
     Tokenizer *t;
     if (kind == 3) { /* learn from the whole of it, in both ways */
@@ -147,6 +91,10 @@ static void input_run(const uint8_t *data, size_t size) {
             tokenizer_destroy(plain);
         }
         strings_destroy(&pieces);
+    } else if (kind == 4) {
+        Bytes text = part_next(&data, &size);
+        t = tokenizer_json_parse(text, "tokenizer.json");
+        free(text.data);
     } else {
         Bytes vocab = {NULL, 0}, merges;
         if (kind < 2) vocab = part_next(&data, &size);
@@ -164,11 +112,6 @@ static void input_run(const uint8_t *data, size_t size) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    if (!size) return 0;
-    if (setjmp(ended) == 0) {
-        input_run(data, size);
-        assert(all.after == &all); /* nothing is left when all went well */
-    }
-    while (all.after != &all) fuzz_free(all.after + 1);
+    if (size) fuzz_input(input_run, data, size);
     return 0;
 }

@@ -114,9 +114,12 @@ static void texts_read(void) {
         doc_headings(doc);
     }
     closedir(folder);
-    static const char *const CHAPTERS[] = {"doc/glossary.md", "doc/derivations.md",
-                                           "doc/optimizer.md", "doc/reading.md",
-                                           "doc/verification.md"};
+    static const char *const CHAPTERS[] = {
+        "doc/README.md",     "doc/glossary.md",      "doc/derivations.md",
+        "doc/optimizer.md",  "doc/reading.md",       "doc/memory.md",
+        "doc/attention.md",  "doc/many-machines.md", "doc/checkpoints.md",
+        "doc/hardware.md",   "doc/tokenizer.md",     "doc/matmul.md",
+        "doc/performance.md", "doc/verification.md"};
     for (size_t i = 0; i < sizeof CHAPTERS / sizeof *CHAPTERS; i++)
         check(doc_find(CHAPTERS[i]) != NULL, "%s is there", CHAPTERS[i]);
 }
@@ -246,7 +249,8 @@ static void check_glossary(void) {
         bool later = where && strstr(where, "Planned:");
         char *lab = starts_with(home, "lab ") ? text_format("(%s)", home + 4) : NULL;
         if (lab) check(later && strstr(where, lab), "'%s': Where says Planned, %s", line, lab);
-        else if (!strcmp(home, "doc")) check(later, "'%s': Where says Planned", line);
+        else if (!strcmp(home, "doc"))
+            check(where && strstr(where, ".md"), "'%s': Where names a chapter", line);
         else if (!later)
             check(where && strstr(where, home), "'%s': Where names its home, %s", line, home);
         else planned++;
@@ -647,7 +651,8 @@ static void number(const char *name, const double *computed, size_t count) {
         const char *e = memchr(at, 'e', (size_t)(end - at));
         double unit = pow(10, (dot ? -(double)((e ? e : end) - dot - 1) : 0) +
                                   (e ? strtod(e + 1, NULL) : 0));
-        good = good && fabs(computed[i] - printed) <= 0.5 * unit + 1e-6 * fabs(printed) + 1e-7;
+        double rounding = dot || e ? 1e-6 * fabs(printed) + 1e-7 : 0; /* of floats */
+        good = good && fabs(computed[i] - printed) <= 0.5 * unit + rounding;
         at = end;
     }
     good = good && at[strspn(at, " ")] == 0;
@@ -909,10 +914,353 @@ static void compute_optimizer(void) {
     }
 }
 
+/* What ./train info prints of memory for GPT-2 stands in doc/memory.md line by line. */
+static void check_memory_text(const Config *config) {
+    char *printed;
+    size_t size, lines = 0, missing = 0;
+    FILE *out = open_memstream(&printed, &size);
+    budget_print(out, config, 4, KEEP_ALL, 1, 0);
+    fclose(out);
+    const Doc *doc = doc_find("doc/memory.md");
+    const char *at = strstr(doc ? (char *)doc->text.data : "", "\n```text\n");
+    for (at = at ? line_end(at + 1) + 1 : ""; *at && !starts_with(at, "```");
+         at = line_end(at) + 1) {
+        char *line = text_copy(at, (size_t)(line_end(at) - at));
+        const char *found = *line ? strstr(printed, line) : printed;
+        if (!found || (*line && found[strlen(line)] != '\n')) {
+            check(false, "doc/memory.md: ./train info prints '%s'", line);
+            missing++;
+        }
+        lines++;
+        free(line);
+    }
+    check(lines > 8 && !missing, "memory: %zu lines of ./train info --preset gpt2 are so",
+          lines);
+    free(printed);
+}
+
+/* MB of the activations of one mode; `row` takes those whose name begins so, NULL all. */
+static double plan_megabytes(const Config *config, size_t B, int keep, const char *row) {
+    Activations a;
+    ActivationRow rows[ACTIVATION_ROWS];
+    size_t n = activations_plan(&a, config, B, config->context, keep, 0, rows), floats = 0;
+    for (size_t i = 0; i < n; i++)
+        if (!row || starts_with(rows[i].name, row)) floats += rows[i].count;
+    return 4e-6 * (double)floats;
+}
+
+static void compute_memory(void) {
+    Config nano = {4, 4, 128, 64, 256, true, 0}, baby = {6, 6, 384, 256, 256, true, 0};
+    Config gpt2 = {12, 12, 768, 1024, 50257, true, 0};
+    const Config *c = &gpt2;
+    double P = (double)config_parameters(c), MB = 1e-6;
+    check_memory_text(c);
+    number_one("memory.gpt2.parameters", P);
+    number_one("memory.gpt2.weights", 4 * P * MB);
+    number_one("memory.gpt2.gradients", 4 * P * MB);
+    number_one("memory.gpt2.moments", 8 * P * MB);
+    number_one("memory.gpt2.all_four", 16 * P * MB);
+    static const char *const ROWS[][6] = {
+        {"stream_into_blocks", "stream into blocks"},
+        {"qkv", "q, k, v"},
+        {"attention", "attention"},
+        {"log_sum_exp", "attention log-sum-exp"},
+        {"stream_between_halves", "stream between halves"},
+        {"before_gelu", "MLP before GELU"},
+        {"norms", "norm 1", "norm 2", "final norm"},
+        {"shared_by_blocks", "norm", "branch", "last hidden state"},
+        {"after_gelu", "MLP after GELU"},
+        {"logits", "logits"},
+        {"losses", "losses", "loss log-sum-exp"},
+        {"passing_gradients", "gradient"}};
+    double sum = 0;
+    for (size_t i = 0; i < COUNT_OF(ROWS); i++) {
+        double row = 0;
+        for (size_t j = 1; j < 6 && ROWS[i][j]; j++)
+            row += plan_megabytes(c, 4, KEEP_ALL, ROWS[i][j]);
+        if (!strcmp(ROWS[i][0], "attention"))
+            row -= plan_megabytes(c, 4, KEEP_ALL, "attention log");
+        if (!strcmp(ROWS[i][0], "shared_by_blocks")) /* the rows called "norm 1 mean" ... */
+            row -= plan_megabytes(c, 4, KEEP_ALL, "norm 1") +
+                   plan_megabytes(c, 4, KEEP_ALL, "norm 2");
+        char *name = text_format("memory.gpt2.%s", ROWS[i][0]);
+        number_one(name, row);
+        free(name);
+        sum += row;
+    }
+    double all = plan_megabytes(c, 4, KEEP_ALL, NULL);
+    number_one("memory.gpt2.activations", all);
+    check(fabs(sum - all) < 1e-6 * all, "memory: the rows of the table are all there are");
+    double T = 1024, N = 4 * T;
+    number_one("memory.gpt2.attention_matrices_GB", 12 * 4 * 12 * T * T * 4e-9);
+    number_one("memory.gpt2.all_logits", N * 50257 * 4 * MB);
+    number_one("memory.gpt2.keep_all", all);
+    number_one("memory.gpt2.keep_stream", plan_megabytes(c, 4, KEEP_STREAM, NULL));
+    number_one("memory.gpt2.keep_nothing", plan_megabytes(c, 4, KEEP_NOTHING, NULL));
+    double formula = N * 768 * (12 + 24) + 333 * 50257.0; /* the short form for KEEP_STREAM */
+    check(fabs(4 * formula * MB / plan_megabytes(c, 4, KEEP_STREAM, NULL) - 1) < 0.01,
+          "memory: the short formula is within 1%% of the plan");
+    const struct {
+        const char *name;
+        const Config *config;
+        size_t B;
+    } BARS[] = {{"memory.nano.bars", &nano, 12},
+                {"memory.baby.bars", &baby, 8},
+                {"memory.gpt2.bars", &gpt2, 4}};
+    double activations_share[3];
+    for (size_t i = 0; i < COUNT_OF(BARS); i++) {
+        double p = 4e-6 * (double)config_parameters(BARS[i].config);
+        double bars[] = {p, p, 2 * p,
+                         plan_megabytes(BARS[i].config, BARS[i].B, KEEP_ALL, NULL)};
+        number(BARS[i].name, bars, 4);
+        activations_share[i] = 100 * bars[3] / (4 * p + bars[3]);
+    }
+    number("memory.share_of_activations", activations_share, 3);
+    double four = 16 * P * MB,
+           fit[] = {four + all, four + plan_megabytes(c, 1, KEEP_ALL, NULL),
+                    four + plan_megabytes(c, 1, KEEP_STREAM, NULL)};
+    number("memory.gpt2.fit", fit, 3);
+    /* The cache is what the context adds to cache_floats(). */
+    Config shorter = gpt2;
+    shorter.context = 512;
+    number_one("memory.gpt2.kv_cache",
+               8 * MB * (double)(cache_floats(&gpt2) - cache_floats(&shorter)));
+    number_one("attention_memory.matrix", 12 * T * T * 4 * MB);
+    Config deeper = gpt2;
+    deeper.layers = 13;
+    number_one("attention_memory.others", plan_megabytes(&deeper, 1, KEEP_ALL, NULL) -
+                                              plan_megabytes(&gpt2, 1, KEEP_ALL, NULL));
+}
+
+/* Attention of a query of 1 at three places, with scores 2, 0, 3: what place t has is what the
+ * walk over the keys has reached after key t. */
+static void compute_running_softmax(void) {
+    const float qkv[] = {1, 2, 1, 1, 0, 2, 1, 3, 4};
+    float y[3], lse[3];
+    attention_forward_plain(y, lse, qkv, 1, 3, 1, 1, (Dropout){0});
+    double m[3], Z[3], Y[3];
+    for (int t = 0; t < 3; t++) {
+        m[t] = t && m[t - 1] > qkv[3 * t + 1] ? m[t - 1] : qkv[3 * t + 1];
+        Z[t] = exp(lse[t] - m[t]);
+        Y[t] = Z[t] * y[t];
+    }
+    number("running.m", m, 3);
+    number("running.Z", Z, 3);
+    number("running.Y", Y, 3);
+    NUMBERS("running.y", y);
+    NUMBERS("running.lse", lse);
+    float last_y, last_lse; /* key 2 alone, and then joined to keys 0 and 1 */
+    attention_forward_plain(&last_y, &last_lse, qkv + 6, 1, 1, 1, 1, (Dropout){0});
+    double joined = log(exp(lse[1]) + exp(last_lse));
+    double shares[] = {exp(lse[1] - joined), exp(last_lse - joined)};
+    number_one("joined.lse", joined);
+    number("joined.shares", shares, 2);
+    number_one("joined.y", shares[0] * y[1] + shares[1] * last_y);
+    check(fabs(joined - lse[2]) < 1e-6 &&
+              fabs(shares[0] * y[1] + shares[1] * last_y - y[2]) < 1e-5,
+          "joined: two parts of the keys give what all keys give");
+    size_t computed = 0, tiles = 0;
+    for (size_t t0 = 0; t0 < 1024; t0 += 32, tiles += 1024 / STRIP) /* 32: AVX-512's group */
+        for (size_t s0 = 0; s0 < t0 + 32; s0 += STRIP) computed++;
+    number_one("attention_tiles.computed", (double)computed);
+    number_one("attention_tiles.all", (double)tiles);
+    number_one("attention_tiles.share", (double)computed / (double)tiles);
+}
+
+/* A ring of three processes: part p of each array goes around until it is a sum, and once more
+ * until all have it. */
+static void compute_ring(void) {
+    enum { n = 3 };
+    double held[n][n] = {{1, 2, 3}, {10, 20, 30}, {100, 200, 300}};
+    size_t sent = 0;
+    for (size_t step = 0; step < 2 * (n - 1); step++) {
+        double travelling[n];
+        for (size_t i = 0; i < n; i++) travelling[i] = held[i][(i + 2 * n - step) % n];
+        for (size_t i = 0; i < n; i++) { /* from i to the next */
+            double *place = &held[(i + 1) % n][(i + 2 * n - step) % n];
+            *place = step < n - 1 ? *place + travelling[i] : travelling[i];
+        }
+        sent++;
+        if (step == n - 2)
+            for (size_t i = 0; i < n; i++) {
+                char *name = text_format("ring.process_%zu", i);
+                number(name, held[i], n);
+                free(name);
+            }
+    }
+    number("ring.at_the_end", held[1], n);
+    bool same = true;
+    for (size_t i = 1; i < n; i++) same = same && !memcmp(held[0], held[i], sizeof held[0]);
+    check(same, "ring: all processes end with the same sums");
+    number_one("ring.sent_by_one", (double)sent);
+}
+
+/* The idle share of a pipeline: forward takes 1, backward 2, and a stage works on the forward
+ * passes of all micro-batches before the backward passes. */
+static double pipeline_idle(size_t p, size_t m) {
+    double ready[256] = {0}, free_at[16] = {0}; /* when a micro-batch and a stage are */
+    double end = 0;
+    for (size_t pass = 0; pass < 2; pass++)
+        for (size_t i = 0; i < p; i++) {
+            size_t stage = pass ? p - 1 - i : i;
+            for (size_t b = 0; b < m; b++) {
+                double start = fmax(ready[b], free_at[stage]);
+                ready[b] = free_at[stage] = end = start + (pass ? 2 : 1);
+            }
+        }
+    return 1 - 3 * (double)m / end;
+}
+
+static void compute_machines(void) {
+    Config c = {88, 64, 8192, 4096, 50257, true, 0};
+    double P = (double)config_parameters(&c), token = flops_per_token(&c, 4096);
+    double speed = 0.4e15, link = 50e9, inside = 450e9, GB = 1e-9;
+    number_one("machines.parameters_billion", P * 1e-9);
+    number_one("machines.GFLOPs_a_token", token * 1e-9);
+    number_one("machines.memory_GB", 16 * P * GB);
+    number_one("machines.activations_GB", 1e-3 * plan_megabytes(&c, 1, KEEP_ALL, NULL));
+    number_one("machines.activations_recomputed",
+               1e-3 * plan_megabytes(&c, 1, KEEP_STREAM, NULL));
+    double run = token * 20 * P, day = 86400, step = token * 4096 / speed;
+    number_one("machines.chinchilla_FLOPs", run);
+    number_one("machines.years_on_one", run / speed / day / 365.25);
+    number_one("machines.days_on_1024", run / speed / day / 1024);
+    double sent = 2 * 1023.0 / 1024 * 2 * P;
+    number_one("machines.gradient_sent_GB", sent * GB);
+    number_one("machines.gradient_seconds", sent / link);
+    number_one("machines.step_seconds", step);
+    number_one("machines.gradient_seconds_after_tensor", 2 * 127.0 / 128 * 2 * P / 8 / link);
+    double n = 64, stages[] = {16 * P * GB, (8 + 8 / n) * P * GB, (4 + 12 / n) * P * GB,
+                               16 * P / n * GB};
+    double travel[] = {2 * 2 * P * GB, 2 * 2 * P * GB, 2 * 2 * P * GB, 3 * 2 * P * GB};
+    number("zero.stages_GB", stages, 4);
+    number("zero.sent_GB", travel, 4);
+    double array = 2.0 * 4096 * 8192, all = 88 * 4 * array * 2 * 7 / 8;
+    number_one("tensor.array_MB", array * 1e-6);
+    number_one("tensor.sent_GB", all * GB);
+    number_one("tensor.seconds_inside", all / inside);
+    number_one("tensor.seconds_between", all / link);
+    number_one("tensor.seconds_of_step", step / 8);
+    double idle[] = {pipeline_idle(8, 1), pipeline_idle(8, 8), pipeline_idle(8, 32),
+                     pipeline_idle(8, 128)};
+    number("pipeline.idle_8", idle, 4);
+    check(fabs(idle[2] - 7.0 / 39) < 1e-9, "pipeline: the schedule idles (p - 1)/(m + p - 1)");
+    double block = 2 * 2.0 * 8192 * 8192; /* keys and values of 8192 places */
+    number_one("sequence.sent_MB", block * 1e-6);
+    number_one("sequence.sent_ms", 1e3 * block / link);
+    number_one("sequence.arithmetic_ms", 1e3 * 4.0 * 8192 * 8192 * 8192 / speed);
+    number_one("together.GB_each", (8 * P / 32 + 8 * P / 1024) * GB);
+    number_one("together.gradient_seconds", 2 * 31.0 / 32 * 2 * P / 32 / link);
+    number_one("failures.hours_between_checkpoints", sqrt(2.0 * 60 * 5 * 3600) / 3600);
+    compute_ring();
+    { /* an MLP of four hidden channels, whole and in two halves */
+        const float x[] = {1, -1}, W1[] = {1, 0, 2, 1, 0, 1, 1, 0};
+        const float W2[] = {1, 0, 0, 1, 1, 1, 2, 0};
+        float hidden[4], y[2], sum[2] = {0};
+        matmul_forward(hidden, x, W1, NULL, 1, 2, 4);
+        gelu_forward(hidden, hidden, 4);
+        matmul_forward(y, hidden, W2, NULL, 1, 4, 2);
+        for (size_t part = 0; part < 2; part++) {
+            const float columns[] = {W1[2 * part], W1[2 * part + 1], W1[4 + 2 * part],
+                                     W1[5 + 2 * part]};
+            float half[2], term[2];
+            matmul_forward(half, x, columns, NULL, 1, 2, 2);
+            gelu_forward(half, half, 2);
+            matmul_forward(term, half, W2 + 4 * part, NULL, 1, 2, 2);
+            NUMBERS(part ? "tensor.part_1" : "tensor.part_0", term);
+            for (int o = 0; o < 2; o++) sum[o] += term[o];
+        }
+        NUMBERS("tensor.sum", sum);
+        NUMBERS("tensor.whole", y);
+    }
+}
+
+/* The smallest model on disk, byte by byte as doc/checkpoints.md shows it. */
+static void compute_checkpoint(void) {
+    const char *path = "build/test_book.safetensors";
+    const Doc *doc = doc_find("doc/checkpoints.md");
+    Config config = {1, 1, 2, 2, 3, true, 0}, gpt2 = {12, 12, 768, 1024, 50257, true, 0};
+    GPT *gpt = gpt_create(&config, false);
+    gpt_initialize(gpt, 1);
+    weights_write(gpt, path);
+    Bytes file = file_read(path);
+    unlink(path);
+    size_t header = file.size - 8 - 4 * gpt->parameter_count;
+    float first[3];
+    memcpy(first, file.data + 8 + header, sizeof first);
+    number_one("checkpoint.header_bytes", (double)header);
+    number_one("checkpoint.parameters", (double)gpt->parameter_count);
+    number_one("checkpoint.file_bytes", (double)file.size);
+    NUMBERS("checkpoint.first_weights", first);
+    char start[512];
+    int n = 0;
+    for (int i = 0; i < 8; i++)
+        n += sprintf(start + n, "%02x%c", file.data[i], i < 7 ? ' ' : '\n');
+    snprintf(start + n, sizeof start - (size_t)n, "%.208s", (char *)file.data + 8);
+    check(doc && strstr((char *)doc->text.data, start),
+          "checkpoint: the first bytes are %.23s, then %.40s ...", start, start + n);
+    free(file.data);
+    gpt_destroy(gpt);
+    double P = (double)config_parameters(&gpt2), seconds = 12 * P / 200e6;
+    number_one("checkpoint.gpt2_MB", 12e-6 * P);
+    number_one("checkpoint.gpt2_seconds", seconds);
+    number_one("checkpoint.minutes_between", sqrt(2 * seconds * 7 * 86400) / 60);
+}
+
+static double seconds_of(const Config *c, double tokens) { /* at half of 560 GFLOP/s */
+    return flops_per_token(c, c->context) * tokens / 280e9;
+}
+
+static void compute_hardware(void) {
+    double balance[] = {560 / 39.0, 989 / 3.35, 459 / 2.77, 125 / 21.0};
+    number("balance.machines", balance, 4);
+    double C = 768, F = 4 * C, T = 1024, N = 4096, H = 12;
+    double kernels[] = {2 * N * C * F / (4 * (N * C + C * F + N * F)),
+                        2 * C * F / (4 * (C + C * F + F)),
+                        2 * T * C / (16 * C),
+                        2 * T * C / (16 * C + 4 * H * T),
+                        8 / 8.0,
+                        20 / 8.0,
+                        1 / 12.0,
+                        17 / 32.0},
+           shares[8];
+    static const char *const NAMES[] = {
+        "intensity.product",   "intensity.product_one_token", "intensity.attention_tiles",
+        "intensity.attention_matrix", "intensity.layernorm",  "intensity.gelu",
+        "intensity.residual",  "intensity.adamw"};
+    for (size_t i = 0; i < 8; i++) {
+        number_one(NAMES[i], kernels[i]);
+        shares[i] = 100 * fmin(1, kernels[i] / balance[0]);
+    }
+    number("intensity.shares", shares, 8);
+    Config nano = {4, 4, 128, 64, 256, true, 0}, baby = {6, 6, 384, 256, 256, true, 0};
+    Config gpt2 = {12, 12, 768, 1024, 50257, true, 0};
+    double P = (double)config_parameters(&gpt2), day = 86400;
+    number_one("writing.tokens_a_second", 39e9 / (4 * P));
+    number_one("laptop.nano_seconds", seconds_of(&nano, 2000 * 12 * 64));
+    number_one("laptop.baby_hours", seconds_of(&baby, 5000 * 64 * 256) / 3600);
+    number_one("laptop.gpt2_days", seconds_of(&gpt2, 5000.0 * 32 * 1024) / day);
+    number_one("laptop.gpt2_optimum", seconds_of(&gpt2, 20 * P) / day);
+    for (int cores = 2; cores <= 16; cores *= cores == 2 ? 4 : 2) {
+        double flops = 140e9 * cores, millions[3], times[] = {60, 3600, day};
+        for (int i = 0; i < 3; i++) millions[i] = 1e-6 * sqrt(flops * times[i] / 120);
+        char *name = text_format("laptop.cores_%d", cores);
+        number(name, millions, 3);
+        free(name);
+    }
+    number_one("rack.faster", 72 * 0.4e15 / 280e9);
+    number_one("rack.larger", sqrt(72 * 0.4e15 / 280e9));
+}
+
 static void check_numbers(void) {
     numbers_read();
     compute_kernels();
     compute_optimizer();
+    compute_memory();
+    compute_running_softmax();
+    compute_machines();
+    compute_checkpoint();
+    compute_hardware();
     size_t unused = 0;
     for (size_t i = 0; i < number_count; i++)
         if (!numbers[i].used) {
@@ -943,7 +1291,7 @@ static GPT *small_model(size_t layers) {
 static Split sentence_split(uint32_t *tokens, size_t count) {
     for (size_t i = 0; i < count; i++)
         tokens[i] = (uint32_t)SENTENCE[i % (sizeof SENTENCE - 1)];
-    return (Split){tokens, count, "sentence"};
+    return (Split){tokens, count, "sentence", NULL, 0};
 }
 
 /* The mean loss of one batch, and with `backward` its gradient in gpt->gradients. */
@@ -1167,6 +1515,61 @@ static void see_kernels(void) {
     }
 }
 
+/* What doc/many-machines.md says of dividing a run: the parts, added up, are the whole. */
+static void see_machines(void) {
+    enum { B = 6, T = 16, RANKS = 3, STEP = 5 };
+    static uint32_t tokens[1025];
+    Split split = sentence_split(tokens, 1025);
+    BatchSource source = {&split, B, T, ORDER_EPOCHS, 7, 0, 1};
+    int32_t inputs[B * T], targets[B * T], dealt[2][B * T];
+    batch_read(&source, STEP, 0, B, inputs, targets);
+    GPT *gpt = small_model(2);
+    Activations *a = activations_create(&gpt->config, B, T, KEEP_ALL, 0);
+    size_t P = gpt->parameter_count, mine = B / RANKS;
+    batch_loss(gpt, a, inputs, targets, B, T, B * T, true);
+    float *whole = memory_allocate(P, sizeof *whole), *sum = memory_allocate(P, sizeof *sum);
+    memcpy(whole, gpt->gradients, P * sizeof *whole);
+    source.world = RANKS;
+    for (size_t rank = 0; rank < RANKS; rank++) {
+        int32_t *in = dealt[0] + rank * mine * T, *out = dealt[1] + rank * mine * T;
+        source.rank = rank;
+        batch_read(&source, STEP, 0, mine, in, out);
+        memset(gpt->gradients, 0, P * sizeof *gpt->gradients); /* a process of its own */
+        batch_loss(gpt, a, in, out, mine, T, B * T, true);
+        for (size_t i = 0; i < P; i++) sum[i] += gpt->gradients[i];
+    }
+    double distance = 0;
+    for (size_t i = 0; i < P; i++) distance += pow((double)sum[i] - whole[i], 2);
+    distance = sqrt(distance) / gradient_norm(whole, P);
+    bool same = !memcmp(dealt[0], inputs, sizeof inputs) &&
+                !memcmp(dealt[1], targets, sizeof targets);
+    check(same && distance < 1e-5, /* three sums in another order; a part left out gives 0.5 */
+          "data parallel: %d ranks with %zu of %d sequences each: the inputs of one process, "
+          "and the sum of gradients differs by %.0e of its norm",
+          RANKS, mine, B, distance);
+    free(whole);
+    free(sum);
+    activations_destroy(a);
+    gpt_destroy(gpt);
+
+    enum { N = 1000, STEPS = 5 };
+    float w[2][N], m[2][N] = {{0}}, v[2][N] = {{0}}, g[2][N];
+    for (size_t i = 0; i < N; i++) w[0][i] = w[1][i] = random_normal(1, i);
+    for (uint64_t step = 1; step <= STEPS; step++) {
+        for (size_t i = 0; i < N; i++) g[0][i] = g[1][i] = random_normal(1 + step, i);
+        adamw_update(w[0], m[0], v[0], g[0], N, 0.01f, 0.9f, 0.99f, 1e-8f, 0.1f, 1, step);
+        for (size_t slice = 0; slice < 3; slice++) {
+            size_t from = N * slice / 3, to = N * (slice + 1) / 3;
+            adamw_update(w[1] + from, m[1] + from, v[1] + from, g[1] + from, to - from, 0.01f,
+                         0.9f, 0.99f, 1e-8f, 0.1f, 1, step);
+        }
+    }
+    size_t differ = 0;
+    for (size_t i = 0; i < N; i++) differ += memcmp(&w[0][i], &w[1][i], sizeof w[0][i]) != 0;
+    check(!differ && w[0][0] != random_normal(1, 0),
+          "AdamW sliced in 3: %d weights after %d steps, %zu bits differ", N, STEPS, differ);
+}
+
 int main(void) {
     program_name = "test_book";
     texts_read();
@@ -1181,5 +1584,6 @@ int main(void) {
     see_text();
     see_gradients();
     see_kernels();
+    see_machines();
     return check_summary();
 }

@@ -79,6 +79,10 @@ cp -r "$W/good/best" "$W/nojson"
 echo 'not JSON' > "$W/nojson/config.json"
 cp -r "$W/good/best" "$W/words"
 rm "$W/words/vocab.json" "$W/words/merges.txt"
+printf '\001\000\002\000\015\014' > "$W/ids.bin"
+printf '\001\000\002' > "$W/odd.bin"
+: > "$W/none.bin"
+printf '\001\000\002\000' > "$W/val.bin"
 state > "$W/before"
 
 # --- Texts that are none -----------------------------------------------------------------------------
@@ -93,6 +97,15 @@ bad "an empty folder" 1 folder --data "$W/folder" $new
 bad "a folder of files with NUL bytes" 1 binary --data "$W/binary/." $new
 bad "a folder of hidden files" 1 dots --data "$W/dots" $new
 bad "a file with NUL bytes" 1 NUL --data "$W/nul.txt" $new
+bad "ids without a tokenizer" 1 "say with --tokenizer" --data "$W/ids.bin" $new
+bad "ids and a text" 1 "only one kind" --data "$W/text.txt" --data "$W/ids.bin" --tokenizer "$W/good" $new
+bad "an id that the vocabulary has not" 1 "token 2 is 3085" --data "$W/ids.bin" --tokenizer "$W/good" $new
+bad "ids that do not end" 1 "not a multiple" --data "$W/odd.bin" --tokenizer "$W/good" $new
+bad "no ids at all" 1 "train part has 0 tokens" --data "$W/none.bin" --tokenizer "$W/good" $new
+bad "a validation file alone" 1 "train part has 0 tokens" --data "$W/val.bin" --tokenizer "$W/good" $new
+bad "one part named, another not" 1 "no part is named" --data "$W/val.bin" --data "$W/ids.bin" --tokenizer "$W/good" $new
+bad "info on ids" 1 "say with --vocab" info --data "$W/ids.bin"
+bad "--init and a larger context" 1 "--context 9" --data "$W/text.txt" --init "$W/good" --context 9 --out "$W/new"
 bad "one good text, one missing" 1 missing.txt --data "$W/text.txt" --data "$W/missing.txt" $new
 bad "a device" 1 "/dev/null" --data /dev/null $new
 if [ "$(id -u)" -eq 0 ]; then skip "a file without permission to read (root may read all)"
@@ -102,6 +115,14 @@ else
     bad "a file without permission to read" 1 secret.txt --data "$W/secret.txt" $new
     rm -f "$W/secret.txt"
 fi
+
+# --- Rows that are none ------------------------------------------------------------------------------
+printf '1+1=2\n2+2=4\n1+2\n' > "$W/sums.txt"
+bad "a row longer than the context" 1 "line 1 and its line feed are 6 tokens" --data "$W/sums.txt" --rows --context 5 --out "$W/new"
+bad "a row without the end of its prompt" 1 "line 3 has no '='" --data "$W/sums.txt" --rows --answer-after = $new
+bad "fewer rows than parts" 1 "validation part has no row" --data "$W/sums.txt" --rows $new
+rm -f "$W/sums.txt"
+state > "$W/before"
 
 # --- Command lines that cannot be meant --------------------------------------------------------------
 data="--data $W/text.txt"
@@ -132,6 +153,11 @@ bad "an option of another command: info" 2 --prompt info --prompt hello
 bad "an unknown preset" 2 --preset $data --preset mega
 bad "an unknown schedule" 2 --schedule $data --schedule cos
 bad "an unknown part" 2 --split eval --model "$W/good" $data --split training
+bad "--answer-after without --rows" 2 --rows $data --answer-after = --out "$W/new"
+bad "--answer-after with a word" 2 --answer-after $data --rows --answer-after is --out "$W/new"
+bad "--rows with a value" 2 --rows $data --rows=1 --out "$W/new"
+bad "a prompt of two rows" 2 --prompt generate --model "$W/good" --rows --prompt 'one
+two'
 bad "generate without a model" 2 --model generate
 bad "eval without a model" 2 --model eval $data
 bad "another shape for a model that has one" 2 --layers $data --init "$W/good" --layers 2 --out "$W/new"
@@ -289,7 +315,7 @@ fi
 # interrupt SIGNAL FOLDER: starts a long run, waits until its log has some steps, and sends the signal.
 for signal in INT TERM; do
     out=$W/stopped-$signal
-    "$TRAIN" $data $small --steps 100000000 --eval-every 100000000 --eval-batches 0 --out "$out" > "$W/out" 2> "$W/err" < /dev/null &
+    "$TRAIN" $data $small --schedule constant --warmup 0 --steps 100000000 --eval-every 100000000 --eval-batches 0 --out "$out" > "$W/out" 2> "$W/err" < /dev/null &
     child=$!
     waited=0
     while [ $waited -lt 100 ] && { [ ! -f "$out/log.csv" ] || [ "$(wc -l < "$out/log.csv")" -lt 10 ]; }; do
@@ -303,9 +329,9 @@ for signal in INT TERM; do
     wait "$child"
     status=$?
     child=''
-    [ "$status" -eq 0 ] || [ "$status" -eq 130 ]
+    [ "$status" -eq "$(case $signal in INT) echo 130 ;; TERM) echo 143 ;; esac)" ]
     row $? "SIG$signal: the run ends properly: exit $status"
-    grep -q "interrupted after step [1-9]" "$W/err" && grep -q -e "--init $out " "$W/err"
+    grep -q "interrupted after step [1-9]" "$W/err" && grep -q -e "--resume $out\$" "$W/err"
     row $? "SIG$signal: $(grep interrupted "$W/err" | cut -c 1-140)"
     step=$(sed -n 's/.*interrupted after step \([0-9]*\).*/\1/p' "$W/err")
     logged=$(tail -n 1 "$out/log.csv" | cut -d , -f 1)
@@ -313,12 +339,11 @@ for signal in INT TERM; do
     row $? "SIG$signal: the log ends with step $logged, the message says $step"
     [ -z "$(find "$out" -name '*.tmp')" ]
     row $? "SIG$signal: no unfinished file is left"
-    loss=$(tail -n 1 "$out/log.csv" | cut -d , -f 5)
-    run eval --model "$out" $data --split validation
-    awk "BEGIN { exit !(\"$loss\" != \"\") }" && grep -q "loss $(printf '%.4f' "${loss:-0}")" "$W/out"
-    row $? "SIG$signal: the saved model has the loss of that step, ${loss:-none}: $(cat "$W/out")"
-    run $data --init "$out" --batch 4 --steps 2 --sample 0 --out "$out-on"
+    run --resume "$out" --steps $((step + 3)) --log-every 1
     row $status "SIG$signal: training goes on as the message says: exit $status"
+    run $data $small --schedule constant --warmup 0 --steps $((step + 3)) --eval-every 100000000 --eval-batches 0 --out "$out-whole"
+    cmp -s "$out/model.safetensors" "$out-whole/model.safetensors"
+    row $? "SIG$signal: and gives the weights of a run that was not stopped, $((step + 3)) steps"
 done
 
 # --- --help and the sources ------------------------------------------------------------------------------------

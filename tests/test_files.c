@@ -90,7 +90,8 @@ static void test_round_trip(const char *name, size_t layers, size_t heads, size_
               "%-9s %zu biases that the model has not are written as zeros", name, biases);
     size_t bytes = 0;
     for (size_t i = 0; i < file->count; i++) bytes += file->tensors[i].bytes;
-    check(file->tensors[0].start % 8 == 0 && file->tensors[0].start + bytes == file->size,
+    size_t start = 8 + (size_t)bytes_number(file->data, 8);
+    check(start % 8 == 0 && start + bytes == file->size,
           "%-9s the numbers begin at a multiple of 8 and end with the file", name);
     safetensors_close(file);
     static const char *const names[] = {"model.safetensors", "config.json", "vocab.json",
@@ -144,9 +145,6 @@ static void test_bare_names(void) {
     tokenizer_destroy(tokenizer);
 }
 
-/* --- Hostile model files --------------------------------------------------------------------
- */
-
 typedef struct {
     const char *model;
     bool generate; /* and let it write, as a run would */
@@ -161,7 +159,7 @@ static void model_open(void *argument) {
         gpt->config.context < 1000) {
         Cache *cache = cache_create(&gpt->config);
         uint32_t prompt = 0;
-        Sampling sampling = {1.0, 0, 1.0};
+        Sampling sampling = {1.0, 0, 1.0, false};
         text_generate(gpt, cache, tokenizer, &prompt, 1, 10, &sampling, 1, stdout);
         cache_destroy(cache);
     }
@@ -169,6 +167,254 @@ static void model_open(void *argument) {
     tokenizer_destroy(tokenizer);
     free(path);
 }
+
+/* --- What Hugging Face may write ------------------------------------------------------------
+ */
+
+/* A tensor for a file that a test writes; the offsets follow from the order. */
+typedef struct {
+    const char *name, *dtype;
+    size_t rank, shape[2];
+    const void *numbers;
+    size_t bytes;
+} Piece;
+
+static void pieces_save(const char *path, const Piece *pieces, size_t count) {
+    char *header = text_format("{"), size[8], *longer;
+    size_t place = 0;
+    for (size_t i = 0; i < count; i++) {
+        const Piece *p = &pieces[i];
+        char *second = p->rank == 2 ? text_format(", %zu", p->shape[1]) : text_format("%s", "");
+        longer = text_format("%s%s\"%s\": {\"dtype\": \"%s\", \"shape\": [%zu%s], "
+                             "\"data_offsets\": [%zu, %zu]}",
+                             header, i ? ", " : "", p->name, p->dtype, p->shape[0], second,
+                             place, place + p->bytes);
+        place += p->bytes;
+        free(second);
+        free(header);
+        header = longer;
+    }
+    for (int i = 0; i < 8; i++) size[i] = (char)((strlen(header) + 1) >> 8 * i);
+    FILE *file = fopen(path, "wb");
+    if (!file || fwrite(size, 1, 8, file) != 8 || fprintf(file, "%s}", header) < 0)
+        die("%s: cannot write", path);
+    for (size_t i = 0; i < count; i++) fwrite(pieces[i].numbers, 1, pieces[i].bytes, file);
+    if (fclose(file) != 0) die("%s: cannot write", path);
+    free(header);
+}
+
+/* The tensors of a model as pieces, of which the caller frees the array. */
+static Piece *pieces_of(const GPT *gpt) {
+    Piece *pieces = memory_allocate(gpt->tensor_count + 2, sizeof *pieces);
+    for (size_t i = 0; i < gpt->tensor_count; i++) {
+        const Tensor *t = &gpt->table[i];
+        pieces[i] = (Piece){t->name, "F32", t->rank, {t->shape[0], t->shape[1]},
+                            gpt->weights + t->offset, t->count * sizeof(float)};
+    }
+    return pieces;
+}
+
+static bool weights_equal(const GPT *a, const GPT *b) {
+    return a->parameter_count == b->parameter_count &&
+           !memcmp(a->weights, b->weights, a->parameter_count * sizeof(float));
+}
+
+/* Every number of 16 bits, against its meaning written down in another way. */
+static void test_half(void) {
+    size_t wrong = 0, infinite = 0;
+    for (uint32_t half = 0; half < 65536; half++) {
+        unsigned char bytes[2] = {(unsigned char)half, (unsigned char)(half >> 8)};
+        float brain, number;
+        numbers_convert(&brain, bytes, "BF16", 1);
+        numbers_convert(&number, bytes, "F16", 1);
+        int e16 = half >> 10 & 31, e8 = half >> 7 & 255;
+        double sign = half & 0x8000 ? -1 : 1;
+        double f16 = e16 ? ldexp(1024 + (half & 1023), e16 - 25) : ldexp(half & 1023, -24);
+        double bf16 = e8 ? ldexp(128 + (half & 127), e8 - 134) : ldexp(half & 127, -133);
+        bool bad = e16 == 31 ? isfinite(number) : (double)number != sign * f16;
+        bad |= e8 == 255 ? isfinite(brain) : (double)brain != sign * bf16;
+        bad |= !isnan(number) && !signbit(number) != !(half & 0x8000);
+        wrong += bad;
+        infinite += !isfinite(number) + !isfinite(brain);
+    }
+    check(wrong == 0 && infinite == 2 * 1024 + 2 * 128,
+          "F16 and BF16: 65536 numbers each, %zu wrong, %zu not finite", wrong, infinite);
+}
+
+/* A model in the forms that a Hugging Face folder can have. */
+static void test_forms(void) {
+    GPT *gpt = model_make(2, 2, 4, 5, 3, true);
+    for (size_t i = 0; i < gpt->parameter_count; i++) /* exact in half precision */
+        gpt->weights[i] = (float)((int)(random_bits(3, i) % 511) - 255) / 256;
+    Tokenizer *tokenizer = tokenizer_of("abc");
+    char *path = text_format("%s/forms", folder);
+    char *whole = file_in("forms", "model.safetensors");
+    char *index = file_in("forms", "model.safetensors.index.json");
+    model_write(gpt, tokenizer, path);
+    Piece *pieces = pieces_of(gpt);
+    size_t count = gpt->tensor_count;
+
+    /* Half precision. */
+    uint16_t *half = memory_allocate(2 * gpt->parameter_count, sizeof *half);
+    for (int kind = 0; kind < 2; kind++) {
+        Piece *small = pieces_of(gpt);
+        for (size_t i = 0; i < gpt->parameter_count; i++) {
+            int exponent;
+            float mantissa = frexpf(gpt->weights[i], &exponent);
+            int sign = mantissa < 0 ? 0x8000 : 0;
+            int bits = kind ? 7 : 10, bias = kind ? 127 : 15;
+            int digits = (int)ldexpf(fabsf(mantissa), bits + 1) - (1 << bits);
+            if (mantissa != 0)
+                half[i] = (uint16_t)(sign | (exponent - 1 + bias) << bits | digits);
+            else half[i] = 0;
+        }
+        for (size_t i = 0; i < count; i++) {
+            small[i].dtype = kind ? "BF16" : "F16";
+            small[i].numbers = half + gpt->table[i].offset;
+            small[i].bytes /= 2;
+        }
+        pieces_save(whole, small, count);
+        GPT *back = model_read(path, false);
+        check(weights_equal(gpt, back), "a model in %s is read", small[0].dtype);
+        gpt_destroy(back);
+        free(small);
+    }
+    free(half);
+
+    /* The head once more, and the mask that old files hold. */
+    static const float mask[25];
+    pieces[count] = (Piece){"lm_head.weight", "F32", 2, {3, 4}, pieces[0].numbers, 48};
+    pieces[count + 1] = (Piece){"transformer.h.0.attn.bias", "F32", 2, {5, 5}, mask, 100};
+    pieces_save(whole, pieces, count + 2);
+    GPT *back = model_read(path, false);
+    check(weights_equal(gpt, back), "lm_head.weight equal to wte, and a mask: read");
+    gpt_destroy(back);
+    pieces[count].numbers = mask;
+    pieces_save(whole, pieces, count + 1);
+    Opening opening = {"forms", false};
+    Ending ending = child_run(model_open, &opening);
+    check_error("a head that is not wte", &ending, 1, "lm_head.weight is not the same");
+    ending_free(&ending);
+
+    /* Shards: every second tensor in the other one, in the order of the file backwards. */
+    Piece shards[2][64];
+    size_t sizes[2] = {0};
+    for (size_t i = count; i-- > 0;) shards[i % 2][sizes[i % 2]++] = pieces[i];
+    char *first = file_in("forms", "model-1.safetensors"),
+         *second = file_in("forms", "model-2.safetensors");
+    static const char map[] = "{\"metadata\": {\"total_size\": 1}, \"weight_map\": {\"a\": "
+                              "\"model-1.safetensors\", \"b\": \"model-2.safetensors\", \"c\": "
+                              "\"model-1.safetensors\"}}";
+    pieces_save(first, shards[0], sizes[0]);
+    pieces_save(second, shards[1], sizes[1]);
+    unlink(whole);
+    text_save(index, map);
+    back = model_read(path, false);
+    check(sizes[0] > 10 && sizes[1] > 10 && weights_equal(gpt, back), "two shards are read");
+    gpt_destroy(back);
+    shards[0][sizes[0]] = shards[1][0];
+    pieces_save(first, shards[0], sizes[0] + 1);
+    ending = child_run(model_open, &opening);
+    check_error("a tensor in two shards", &ending, 1, "stands in another shard too");
+    ending_free(&ending);
+    pieces_save(first, shards[0], sizes[0] - 1);
+    ending = child_run(model_open, &opening);
+    check_error("a tensor in no shard", &ending, 1, "is missing");
+    ending_free(&ending);
+    static const struct { const char *name, *text, *words;
+    } indices[] = {
+        {"index: a shard in another folder",
+         "{\"weight_map\": {\"a\": \"../good/model.safetensors\"}}",
+         "not the name of a file in this folder"},
+        {"index: a shard at the root", "{\"weight_map\": {\"a\": \"/dev/zero\"}}",
+         "not the name of a file in this folder"},
+        {"index: a shard that is not there",
+         "{\"weight_map\": {\"a\": \"model-3.safetensors\"}}",
+         "model-3.safetensors"},
+        {"index: a shard that is a folder", "{\"weight_map\": {\"a\": \".\"}}",
+         "is not a file"},
+        {"index: no weight_map", "{\"metadata\": {}}", "fewer numbers"},
+        {"index: no file in it", "{\"weight_map\": {}}", "fewer numbers"},
+        {"index: a list", "[1, 2]", "an object"},
+        {"index: a number for a file", "{\"weight_map\": {\"a\": 7}}", "string"},
+        {"index: not closed", "{\"weight_map\": {\"a\": \"model-2.safetensors\"", "',' or '}'"},
+        {"index: empty", "", "an object"},
+    };
+    for (size_t i = 0; i < sizeof indices / sizeof *indices; i++) {
+        text_save(index, indices[i].text);
+        ending = child_run(model_open, &opening);
+        check_error(indices[i].name, &ending, 1, indices[i].words);
+        ending_free(&ending);
+    }
+    free(pieces);
+    free(path);
+    free(whole);
+    free(index);
+    free(first);
+    free(second);
+    gpt_destroy(gpt);
+    tokenizer_destroy(tokenizer);
+}
+
+/* The same tensors with fewer places: all else stays as it is. */
+static void test_shorten(void) {
+    GPT *gpt = model_make(2, 2, 4, 7, 3, true), *cut = model_make(2, 2, 4, 7, 3, true);
+    gpt_shorten(cut, 3);
+    size_t same = 0;
+    for (size_t i = 0; i < gpt->tensor_count; i++) {
+        const Tensor *a = &gpt->table[i], *b = &cut->table[i];
+        same += b->count == (i == WPE ? 12 : a->count) &&
+                !memcmp(gpt->weights + a->offset, cut->weights + b->offset,
+                        b->count * sizeof(float));
+    }
+    check(same == gpt->tensor_count && cut->config.context == 3 &&
+              cut->parameter_count == config_parameters(&cut->config),
+          "a shorter context: %zu tensors keep their numbers", same);
+    gpt_destroy(gpt);
+    gpt_destroy(cut);
+}
+
+static void safetensors_open_only(void *path) { safetensors_close(safetensors_open(path)); }
+
+/* Files whose cost, or whose lie, is in their size. */
+static void test_large(void) {
+    char *path = text_format("%s/large.safetensors", folder);
+    enum { MANY = 100000 };
+    char *header = memory_allocate(MANY, 80);
+    size_t length = 0;
+    for (size_t i = 0; i < MANY; i++)
+        length += (size_t)sprintf(header + length, "%c\"%zu\":{\"dtype\":\"F32\",\"shape\":[0],"
+                                  "\"data_offsets\":[0,0]}", i ? ',' : '{', i * 7919 % MANY);
+    header[length++] = '}';
+    unsigned char size[8] = {0};
+    for (int i = 0; i < 8; i++) size[i] = (unsigned char)(length >> 8 * i);
+    FILE *file = fopen(path, "wb");
+    if (!file || fwrite(size, 1, 8, file) != 8 || fwrite(header, 1, length, file) != length ||
+        fclose(file) != 0)
+        die("%s: cannot write", path);
+    double start = (double)clock();
+    SafeTensors *many = safetensors_open(path);
+    double seconds = ((double)clock() - start) / CLOCKS_PER_SEC;
+    check(many->count == MANY && safetensors_find(many, "99999", "F32", NULL, NULL, NULL) &&
+              !safetensors_find(many, "100000", NULL, NULL, NULL, NULL) && seconds < 2,
+          "100000 tensors, in no order, are opened in %.2f s of a processor, at most 2",
+          seconds);
+    safetensors_close(many);
+    free(header);
+    /* Blanks up to the official limit are not looked at: the file is 100 MB of a hole. */
+    uint64_t over = SAFETENSORS_HEADER_MAX + 1;
+    for (int i = 0; i < 8; i++) size[i] = (unsigned char)(over >> 8 * i);
+    bytes_save(path, size, 8);
+    if (truncate(path, SAFETENSORS_HEADER_MAX + 1000) != 0) die("%s: cannot lengthen", path);
+    Ending ending = child_run(safetensors_open_only, path);
+    check_error("a header of 100000001 bytes", &ending, 1, "100000000 is the limit");
+    ending_free(&ending);
+    unlink(path);
+    free(path);
+}
+
+/* --- Hostile model files --------------------------------------------------------------------
+ */
 
 typedef struct { Bytes config, weights, vocab, merges; } ModelFiles;
 
@@ -268,6 +514,12 @@ static void test_hostile(const ModelFiles *good) {
     check(refused == tried, "config.json cut short: %zu of %zu lengths end in one line",
           refused, tried);
 
+    bad = *good;
+    bad.weights = (Bytes){memory_allocate(good->weights.size + 1, 1), good->weights.size + 1};
+    memcpy(bad.weights.data, good->weights.data, good->weights.size);
+    check_refused("a byte behind the last tensor", &bad, "belong to no tensor");
+    free(bad.weights.data);
+
     /* Sizes of the header. */
     static const char large[] = "its header should have", other[] = "model.safetensors";
     const struct { const char *name; uint64_t size; const char *words;
@@ -300,8 +552,10 @@ static void test_hostile(const ModelFiles *good) {
          "wpe.weight is missing"},
         {"another type", "\"F32\", \"shape\": [3, 4]", "\"I32\", \"shape\": [3, 4]",
          "type I32"},
-        {"half precision", "\"F32\", \"shape\": [3, 4]", "\"F16\", \"shape\": [3, 8]",
-         "type F16"},
+        {"half as many bytes a number", "\"F32\", \"shape\": [3, 4]",
+         "\"F16\", \"shape\": [3, 8]", "shape"},
+        {"double precision", "\"F32\", \"shape\": [3, 4]", "\"F64\", \"shape\": [3, 2]",
+         "F32, F16 or BF16"},
         {"a type that is none", "\"F32\", \"shape\": [3, 4]", "\"X99\", \"shape\": [3, 4]",
          "unknown type"},
         {"a type with too long a name", "\"F32\", \"shape\": [3, 4]",
@@ -324,12 +578,15 @@ static void test_hostile(const ModelFiles *good) {
          "[0, 9007199254740992, 9007199254740992]", "wte"},
         {"a dimension of 1e308", "[3, 4]", "[1e308, 4]", "whole number"},
         {"a dimension of 1e999", "[3, 4]", "[1e999, 4]", "whole number"},
-        {"offsets beyond the file", "[0, 48]", "[1000000, 1000048]", "offsets"},
+        {"offsets beyond the file", "[0, 48]", "[1000000, 1000048]", "not complete"},
         {"offsets that end beyond the file", "[0, 48]", "[0, 1000000]", "offsets"},
         {"offsets turned around", "[0, 48]", "[48, 0]", "offsets"},
         {"offsets that leave 4 bytes out", "[0, 48]", "[0, 44]", "offsets"},
         {"offsets that take in 4 bytes more", "[0, 48]", "[0, 52]", "offsets"},
         {"offsets around 2^64", "[0, 48]", "[18446744073709551568, 0]", "model.safetensors"},
+        {"offsets that overlap those of another", "[48, 128]", "[0, 80]", "overlap"},
+        {"offsets that leave a gap", "\"shape\": [3, 4], \"data_offsets\": [0, 48]",
+         "\"shape\": [1, 4], \"data_offsets\": [0, 16]", "gap"},
         {"one offset", "[0, 48]", "[0]", "offsets"},
         {"three offsets", "[0, 48]", "[0, 48, 96]", "offsets"},
         {"no offsets", ", \"data_offsets\": [0, 48]", "", "offsets"},
@@ -394,6 +651,13 @@ static void test_hostile(const ModelFiles *good) {
         {"config: another bend", "gelu_new", "relu", "activation_function"},
         {"config: a bend with a line feed", "gelu_new", "re\\nlu", "activation_function"},
         {"config: another width of the MLP", "\"n_inner\": null", "\"n_inner\": 17", "n_inner"},
+        {"config: another kind of model", "\"gpt2\"", "\"bert\"", "model_type"},
+        {"config: cross attention", "\"bias\": true", "\"add_cross_attention\": true",
+         "add_cross_attention"},
+        {"config: an output head of its own", "\"tie_word_embeddings\": true",
+         "\"tie_word_embeddings\": false", "lm_head.weight is missing"},
+        {"config: no biases, but the file has some", "\"bias\": true", "\"bias\": false",
+         "is not 0"},
         {"config: bias is a number", "\"bias\": true", "\"bias\": 1", "true or false"},
         {"config: not JSON", "{", "config", "an object"},
         {"config: text behind it", "\"bias\": true\n}", "\"bias\": true\n} and more",
@@ -752,6 +1016,10 @@ int main(void) {
     test_round_trip("biased", 2, 3, 9, true);
     test_round_trip("unbiased", 3, 1, 5, false);
     test_bare_names();
+    test_half();
+    test_forms();
+    test_shorten();
+    test_large();
 
     GPT *gpt = model_make(1, 2, 4, 5, 3, true);
     Tokenizer *tokenizer = tokenizer_of("abc");

@@ -218,7 +218,7 @@ static void test_random_permutation(void) {
  * The corpus here is 0, 1, 2, 3 ...: a token tells the place that it was taken from. */
 
 static Corpus corpus_count(size_t count) {
-    Corpus corpus = {memory_allocate(count, sizeof(uint32_t)), count, count};
+    Corpus corpus = {memory_allocate(count, sizeof(uint32_t)), count, count, {0}, NULL, 0};
     for (size_t i = 0; i < count; i++) corpus.tokens[i] = (uint32_t)i;
     return corpus;
 }
@@ -309,7 +309,7 @@ static size_t *batch_starts(const BatchSource *source, uint64_t steps, size_t mi
  * `windows`; each group must hold every window exactly once. */
 static void test_epochs(size_t count, size_t T, size_t batch) {
     Corpus corpus = corpus_count(count);
-    Split split = {corpus.tokens, count, "train"};
+    Split split = {corpus.tokens, count, "train", NULL, 0};
     size_t windows = (count - 1) / T, slack = (count - 1) % T, epochs = 6;
     size_t steps = (epochs * windows + batch - 1) / batch;
     BatchSource source = {&split, batch, T, ORDER_EPOCHS, 42, 0, 1};
@@ -369,7 +369,7 @@ static void test_epochs(size_t count, size_t T, size_t batch) {
 static void test_windows(void) {
     enum { COUNT = 64, T = 7, BATCH = 5, STEPS = 4000, PLACES = COUNT - T };
     Corpus corpus = corpus_count(COUNT);
-    Split split = {corpus.tokens, COUNT, "train"};
+    Split split = {corpus.tokens, COUNT, "train", NULL, 0};
     BatchSource source = {&split, BATCH, T, ORDER_WINDOWS, 1, 0, 1};
     size_t *starts = batch_starts(&source, STEPS, BATCH), counts[PLACES] = {0};
     bool in = starts != NULL;
@@ -410,7 +410,7 @@ static void test_windows(void) {
 static void test_ranks(int order) {
     enum { COUNT = 503, T = 9, BATCH = 12, STEPS = 20 };
     Corpus corpus = corpus_count(COUNT);
-    Split split = {corpus.tokens, COUNT, "train"};
+    Split split = {corpus.tokens, COUNT, "train", NULL, 0};
     BatchSource alone = {&split, BATCH, T, order, 7, 0, 1};
     size_t *whole = batch_starts(&alone, STEPS, BATCH);
     for (size_t world = 2; whole && world <= 6; world++) {
@@ -445,6 +445,206 @@ static void test_ranks(int order) {
           epochs);
     free(whole);
     free(corpus.tokens);
+}
+
+/* --- Rows: every line a sequence of its own -------------------------------------------------
+ */
+
+enum { ROW_T = 8 };
+
+/* Inputs and targets of a row as text: a target that is not asked for is shown as a dot, a line
+ * feed as |. */
+static void check_row(const Split *split, const Tokenizer *tokenizer, size_t row,
+                      const char *inputs_expected, const char *targets_expected) {
+    int32_t ids[2][ROW_T];
+    char shown[2][ROW_T + 1] = {{0}};
+    memset(ids, 0x7F, sizeof ids);
+    sequence_read(split, row, ROW_T, ids[0], ids[1]);
+    for (int i = 0; i < 2; i++)
+        for (size_t t = 0, bytes; t < ROW_T; t++) {
+            char c = ids[i][t] < 0
+                         ? '.'
+                         : (char)*tokenizer_token(tokenizer, (uint32_t)ids[i][t], &bytes);
+            shown[i][t] = c == '\n' ? '|' : c;
+        }
+    check(!strcmp(shown[0], inputs_expected) && !strcmp(shown[1], targets_expected),
+          "rows: row %zu of %-10s: %s -> %s", row, split->name, shown[0], shown[1]);
+}
+
+static void test_rows(void) {
+    static const char text[] = "ab=cd\n=xyz\n\nabc=\nabcdefg\nq=r"; /* no line feed at the end */
+    Bytes plain = {(unsigned char *)text, strlen(text)};
+    Tokenizer *tokenizer = tokenizer_create(plain.data, plain.size);
+    Corpus corpus = corpus_rows(tokenizer, &plain, "text", NULL, ROW_T);
+    check(corpus.row_count == 6 && corpus.count == plain.size + 2 && corpus.bytes == plain.size,
+          "rows: 6 lines of %zu bytes are %zu rows of %zu tokens", plain.size, corpus.row_count,
+          corpus.count);
+    Split s[SPLITS];
+    corpus_split(&corpus, 0.3, 0.2, s);
+    check(s[0].row_count == 3 && s[1].row_count == 2 && s[2].row_count == 1 &&
+              s[0].count == 6 + 5 + 1 && s[1].count == 5 + 8 && s[2].count == 4,
+          "rows: split into %zu, %zu and %zu rows of %zu, %zu and %zu targets", s[0].row_count,
+          s[1].row_count, s[2].row_count, s[0].count, s[1].count, s[2].count);
+    check_row(&s[0], tokenizer, 0, "|ab=cd||", "ab=cd|..");
+    check_row(&s[0], tokenizer, 1, "|=xyz|||", "=xyz|...");
+    check_row(&s[0], tokenizer, 2, "||||||||", "|.......");
+    check_row(&s[1], tokenizer, 0, "|abc=|||", "abc=|...");
+    check_row(&s[1], tokenizer, 1, "|abcdefg", "abcdefg|");
+    check_row(&s[2], tokenizer, 0, "|q=r||||", "q=r|....");
+    free(corpus.tokens);
+    free(corpus.rows);
+
+    static const char sums[] = "ab=cd\n=xyz\nabc=\na=b=c\n";
+    Bytes prompts = {(unsigned char *)sums, strlen(sums)};
+    corpus = corpus_rows(tokenizer, &prompts, "text", "=", ROW_T);
+    corpus_split(&corpus, 0, 0, s);
+    check(s[0].row_count == 4, "rows: behind the last line feed there is no row: %zu of 4",
+          s[0].row_count);
+    check_row(&s[0], tokenizer, 0, "|ab=cd||", "...cd|..");
+    check_row(&s[0], tokenizer, 1, "|=xyz|||", ".xyz|...");
+    check_row(&s[0], tokenizer, 2, "|abc=|||", "....|...");
+    check_row(&s[0], tokenizer, 3, "|a=b=c||", "..b=c|..");
+    free(corpus.tokens);
+    free(corpus.rows);
+    tokenizer_destroy(tokenizer);
+
+    /* A learned vocabulary has tokens such as "\n\n" and "b c"; none may reach across the end of
+     * a line or of a prompt, for a model that is asked has nothing but the prompt. */
+    Bytes learned = {NULL, 0};
+    for (int i = 0; i < 200; i++) {
+        static const char lines[] = "aa  bb  \n\n\n  cc=cc\n";
+        learned.data = memory_resize(learned.data, learned.size + sizeof lines, 1);
+        memcpy(learned.data + learned.size, lines, sizeof lines);
+        learned.size += sizeof lines - 1;
+    }
+    tokenizer = tokenizer_learn(learned.data, learned.size, 290, false);
+    uint32_t *across;
+    size_t whole = tokenizer_encode(tokenizer, learned.data, learned.size, "text", &across),
+           feeds = 0, length;
+    for (size_t i = 0; i < whole; i++) {
+        const unsigned char *token = tokenizer_token(tokenizer, across[i], &length);
+        feeds += length > 1 && memchr(token, '\n', length) != NULL;
+    }
+    corpus = corpus_rows(tokenizer, &learned, "text", NULL, 20);
+    size_t kept = 0;
+    for (size_t i = 0; i <= corpus.row_count; i++) {
+        const unsigned char *token =
+            tokenizer_token(tokenizer, corpus.tokens[corpus.rows[i].start], &length);
+        kept += length == 1 && *token == '\n';
+    }
+    check(feeds > 0 && corpus.row_count == 800 && kept == 801,
+          "rows: %zu tokens of the running text reach across a line's end, in rows none", feeds);
+    free(across);
+    free(corpus.tokens);
+    free(corpus.rows);
+    free(learned.data);
+    tokenizer_destroy(tokenizer);
+}
+
+/* `count` rows of 1 to 7 letters: row i has i % 7 of them and its line feed. */
+static Corpus rows_count(size_t count, Tokenizer **tokenizer) {
+    Bytes text = {memory_allocate(count * 7, 1), 0};
+    for (size_t i = 0; i < count; i++) {
+        memset(text.data + text.size, 'a' + (int)(i % 26), i % 7);
+        text.size += i % 7;
+        text.data[text.size++] = '\n';
+    }
+    *tokenizer = tokenizer_create(text.data, text.size);
+    Corpus corpus = corpus_rows(*tokenizer, &text, "text", NULL, 7);
+    free(text.data);
+    return corpus;
+}
+
+static void test_rows_batches(void) {
+    enum { ROWS = 101, BATCH = 12, T = 7 };
+    Tokenizer *tokenizer;
+    Corpus corpus = rows_count(ROWS, &tokenizer);
+    Split s[SPLITS];
+    corpus_split(&corpus, 0, 0, s);
+    for (int order = ORDER_EPOCHS; order <= ORDER_WINDOWS; order++) {
+        BatchSource source = {&s[0], BATCH, T, order, 3, 0, 1};
+        size_t seen[3][ROWS] = {{0}}, most = 0, least = 1000000, wrong = 0, short_epochs = 0;
+        double tokens = 0;
+        enum { STEPS = ROWS * 40 };
+        for (uint64_t step = 0; step < STEPS; step++) {
+            int32_t inputs[BATCH * T], targets[BATCH * T];
+            size_t asked = 0;
+            batch_read(&source, step, 0, BATCH, inputs, targets);
+            for (size_t i = 0; i < BATCH * T; i++) asked += targets[i] >= 0;
+            wrong += asked != batch_targets(&source, step);
+            tokens += (double)asked;
+            for (size_t b = 0; b < BATCH; b++) {
+                size_t row = window_start(&source, step, b), number = step * BATCH + b;
+                if (number < 2 * ROWS) seen[number / ROWS][row]++;
+                seen[2][row]++;
+                wrong += row >= ROWS || targets[b * T + row % 7] < 0 ||
+                         (row % 7 < 6 && targets[b * T + row % 7 + 1] >= 0);
+            }
+        }
+        for (size_t row = 0; row < ROWS; row++) {
+            most = seen[2][row] > most ? seen[2][row] : most;
+            least = seen[2][row] < least ? seen[2][row] : least;
+            short_epochs += seen[0][row] != 1 || seen[1][row] != 1;
+        }
+        check(!wrong, "rows, %-7s: batches hold whole rows, and batch_targets() counts theirs",
+              ORDER_NAMES[order]);
+        if (order == ORDER_EPOCHS)
+            check(!short_epochs && most == 40 * BATCH && least == most,
+                  "rows, epochs : each row once in an epoch");
+        else /* 480 draws a row; 5 deviations of sqrt(480) on either side */
+            check(short_epochs && most < 480 + 110 && least > 480 - 110,
+                  "rows, windows: %zu to %zu draws of each row, 480 expected", least, most);
+        check(fabs(batch_epochs(&source, STEPS) - 40.0 * BATCH) < 1e-9 &&
+                  fabs(tokens / STEPS / batch_tokens(&source) - 1) < 0.01,
+              "rows, %-7s: %.0f epochs of %.2f tokens a step", ORDER_NAMES[order],
+              batch_epochs(&source, STEPS), batch_tokens(&source));
+    }
+    free(corpus.tokens);
+    free(corpus.rows);
+    tokenizer_destroy(tokenizer);
+
+    corpus = rows_count(32033, &tokenizer);
+    corpus_split(&corpus, 0.03122, 0, s);
+    check(s[0].row_count == 31033 && s[1].row_count == 1000 && s[2].row_count == 0,
+          "rows: a share of 0.03122 of 32,033 rows is %zu", s[1].row_count);
+    bool whole = true;
+    for (int v = 0; v <= 45; v++)
+        for (int t = 0; t <= 45; t++) {
+            corpus_split(&corpus, v / 100.0, t / 100.0, s);
+            double rows = 32033;
+            whole = whole && s[0].rows == corpus.rows && s[2].tokens == corpus.tokens &&
+                    s[1].rows == s[0].rows + s[0].row_count &&
+                    s[2].rows == s[1].rows + s[1].row_count &&
+                    s[0].row_count + s[1].row_count + s[2].row_count == 32033 &&
+                    s[0].count + s[1].count + s[2].count == corpus.count - 1 &&
+                    fabs((double)s[1].row_count - v / 100.0 * rows) < 1.001 &&
+                    fabs((double)s[2].row_count - t / 100.0 * rows) < 0.501;
+        }
+    check(whole, "rows: every row in exactly one part, whatever the shares");
+    free(corpus.tokens);
+    free(corpus.rows);
+    tokenizer_destroy(tokenizer);
+}
+
+static void rows_of(void *argument) {
+    const char *const *in = argument; /* text, mark */
+    Bytes text = {(unsigned char *)in[0], strlen(in[0])};
+    Tokenizer *tokenizer = tokenizer_create(text.data, text.size);
+    corpus_rows(tokenizer, &text, "some.txt", in[1], ROW_T);
+}
+
+static void test_rows_refused(void) {
+    static const char *const cases[][4] = {
+        {"line by line", "1234567\n12345678\n1\n", NULL, "some.txt: line 2 and its line feed are 9"},
+        {"a prompt without an end", "1+1=2\n2+2=4\n\n", "=", "some.txt: line 3 has no '='"},
+        {"no line feed at all", "1+1=2", NULL, "0x0A"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *in[] = {cases[i][1], cases[i][2]};
+        Ending ending = child_run(rows_of, in);
+        check_error(cases[i][0], &ending, 1, cases[i][3]);
+        ending_free(&ending);
+    }
 }
 
 /* --- Text from files and folders -----------------------------------------------------------
@@ -560,6 +760,149 @@ static void test_collect(const char *folder) {
     free(target);
 }
 
+/* --- Files of tokens ------------------------------------------------------------------------
+ */
+
+/* A file of `count` ids, first, first + 1, ..., each of `width` bytes; with a magic number, the
+ * header of llm.c before them, which says that there are `said` tokens. */
+typedef struct {
+    const char *name;
+    uint32_t magic, version, said, first;
+    size_t count, width, vocab;
+} TokenFile;
+
+static const char *tokens_folder;
+
+static char *tokens_save(const TokenFile *f) {
+    size_t head = f->magic ? 1024 : 0, size = head + f->count * f->width;
+    unsigned char *bytes = memory_allocate(size, 1);
+    const uint32_t start[3] = {f->magic, f->version, f->said};
+    if (head) memcpy(bytes, start, sizeof start);
+    for (size_t i = 0; i < f->count; i++)
+        for (size_t b = 0; b < f->width; b++)
+            bytes[head + i * f->width + b] = (unsigned char)((f->first + i) >> 8 * b);
+    char *path = text_format("%s/%s", tokens_folder, f->name);
+    bytes_save(path, bytes, size);
+    free(bytes);
+    return path;
+}
+
+static void tokens_read(void *argument) { /* a child that prints what it reads */
+    const TokenFile *f = argument;
+    char *path = text_format("%s/%s", tokens_folder, f->name);
+    const char *paths[] = {path, NULL};
+    Corpus corpus = {0};
+    tokens_collect(&corpus, paths, f->vocab);
+    printf("%d %zu", tokens_recognise(path), corpus.count);
+    for (size_t i = 0; i < corpus.count; i++) printf(" %u", (unsigned)corpus.tokens[i]);
+    free(corpus.tokens);
+    free(path);
+}
+
+static void test_token_files(const char *folder) {
+    tokens_folder = folder;
+    enum { G = 20240520, L = 20240801 }; /* llm.c's magic numbers */
+    static const struct { TokenFile file; const char *expected, *words;
+    } cases[] = {
+        {{"raw.bin", 0, 0, 0, 254, 4, 2, 50257}, "1 4 254 255 256 257", NULL},
+        {{"all.bin", 0, 0, 0, 65533, 3, 2, 65536}, "1 3 65533 65534 65535", NULL},
+        {{"wide.bin", 0, 0, 0, 65534, 3, 4, 65537}, "1 3 65534 65535 65536", NULL},
+        {{"empty.bin", 0, 0, 0, 0, 0, 2, 50257}, "1 0", NULL},
+        {{"gpt2", G, 1, 3, 50254, 3, 2, 50257}, "1 3 50254 50255 50256", NULL},
+        {{"gpt2.bin", G, 1, 3, 100, 3, 2, 100000}, "1 3 100 101 102", NULL},
+        {{"llama3", L, 7, 2, 128254, 2, 4, 128256}, "1 2 128254 128255", NULL},
+        {{"none", G, 1, 0, 0, 0, 2, 50257}, "1 0", NULL},
+        {{"other", 20240522, 1, 3, 5, 3, 2, 65536}, "0 515 ", NULL}, /* another magic number */
+        {{"beyond.bin", 0, 0, 0, 50255, 3, 2, 50257}, NULL, "token 2 is 50257"},
+        {{"beyond", L, 7, 2, 128255, 2, 4, 128256}, NULL, "token 1 is 128256"},
+        {{"odd.bin", 0, 0, 0, 0, 3, 1, 50257}, NULL, "not a multiple of 2"},
+        {{"odd4.bin", 0, 0, 0, 0, 3, 2, 65537}, NULL, "not a multiple of 4"},
+        {{"fewer", G, 1, 4, 5, 3, 2, 50257}, NULL, "its header does not fit"},
+        {{"more", G, 1, 2, 5, 3, 2, 50257}, NULL, "its header does not fit"},
+        {{"most", G, 1, UINT32_MAX, 5, 3, 2, 50257}, NULL, "its header does not fit"},
+        {{"version", G, 2, 3, 5, 3, 2, 50257}, NULL, "its header does not fit"},
+        {{"half", L, 7, 1, 5, 3, 2, 128256}, NULL, "not a multiple of 4"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        TokenFile file = cases[i].file;
+        char *path = tokens_save(&file), *name = text_format("a file of tokens: %s", file.name);
+        Ending ending = child_run(tokens_read, &file);
+        const char *expected = cases[i].expected;
+        size_t length = expected ? strlen(expected) : 0;
+        if (expected)
+            check(ending.status == 0 && ending.err.size == 0 &&
+                      !strncmp((char *)ending.out.data, expected, length) &&
+                      (expected[0] == '0' || ending.out.size == length),
+                  "%-38s %.60s", name, (char *)ending.out.data);
+        else check_error(name, &ending, 1, cases[i].words);
+        ending_free(&ending);
+        free(path);
+        free(name);
+    }
+    TokenFile short_head = {"head", G, 1, 0, 0, 0, 2, 50257};
+    char *path = tokens_save(&short_head);
+    if (truncate(path, 1000) != 0) die("cannot shorten a file");
+    Ending ending = child_run(tokens_read, &short_head);
+    check_error("a file of tokens: half a header", &ending, 1, "its header does not fit");
+    ending_free(&ending);
+    free(path);
+}
+
+static void tokens_mix(void *paths) {
+    Corpus corpus = {0};
+    tokens_collect(&corpus, paths, 500);
+    free(corpus.tokens);
+}
+
+/* Which part a file makes up is told by a word of its name. */
+static void test_token_parts(void) {
+    static const struct { const char *path; int part;
+    } names[] = {{"train.bin", SPLIT_TRAIN}, {"a/b/val.bin", SPLIT_VALIDATION},
+                 {"tiny_shakespeare_val.bin", SPLIT_VALIDATION}, {"test", SPLIT_TEST},
+                 {"fineweb_train_000001.bin", SPLIT_TRAIN}, {"my-test-2.bin", SPLIT_TEST},
+                 {"val/data.bin", SPLITS}, {"interval.bin", SPLITS}, {"values.bin", SPLITS},
+                 {"trains.bin", SPLITS}, {"", SPLITS}, {".bin", SPLITS}, {"_", SPLITS}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        check(tokens_part(names[i].path) == names[i].part, "the part of \"%s\" is %s",
+              names[i].path,
+              names[i].part == SPLITS ? "not told" : SPLIT_NAMES[names[i].part]);
+
+    static const struct { TokenFile file; } files[] = {
+        {{"val.bin", 0, 0, 0, 100, 10, 2, 500}}, {{"train_1.bin", 0, 0, 0, 0, 30, 2, 500}},
+        {{"test.bin", 0, 0, 0, 200, 5, 2, 500}}, {{"train_2.bin", 0, 0, 0, 30, 20, 2, 500}},
+        {{"other.bin", 0, 0, 0, 0, 10, 2, 500}}};
+    char *paths[5];
+    for (size_t i = 0; i < 5; i++) paths[i] = tokens_save(&files[i].file);
+    static const struct { int files[5]; size_t expected[SPLITS]; const char *name;
+    } cases[] = {{{0, 1, 2, 3, -1}, {50, 10, 5}, "train, val and test"},
+                 {{3, 1, -1}, {45, 2, 3}, "train alone: cut by position"},
+                 {{4, 1, -1}, {36, 2, 2}, "no part named: cut by position"},
+                 {{0, -1}, {0, 10, 0}, "val alone"},
+                 {{1, 0, -1}, {30, 10, 0}, "train and val"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *chosen[6] = {NULL};
+        for (size_t k = 0; cases[i].files[k] >= 0; k++) chosen[k] = paths[cases[i].files[k]];
+        Corpus corpus = {0};
+        Split s[SPLITS];
+        tokens_collect(&corpus, chosen, 500);
+        corpus_split(&corpus, 0.05, 0.05, s);
+        bool good = s[1].count == 0 || cases[i].files[0] > 0 || s[1].tokens[0] == 100;
+        for (int part = 0; part < SPLITS; part++)
+            good = good && s[part].count == cases[i].expected[part];
+        for (size_t k = 0; cases[i].expected[0] == 50 && k < 50; k++)
+            good = good && s[0].tokens[k] == k;
+        check(good && s[0].count + s[1].count + s[2].count == corpus.count,
+              "files of tokens, %s: %zu + %zu + %zu", cases[i].name, s[0].count, s[1].count,
+              s[2].count);
+        free(corpus.tokens);
+    }
+    const char *mixed[] = {paths[0], paths[4], NULL};
+    Ending ending = child_run(tokens_mix, (void *)mixed);
+    check_error("files of tokens, a part named and none", &ending, 1, "other.bin: no part");
+    ending_free(&ending);
+    for (size_t i = 0; i < 5; i++) free(paths[i]);
+}
+
 int main(void) {
     program_name = "train";
     test_random_bits();
@@ -576,6 +919,12 @@ int main(void) {
     test_windows();
     test_ranks(ORDER_EPOCHS);
     test_ranks(ORDER_WINDOWS);
-    test_collect(scratch_create("test_text"));
+    test_rows();
+    test_rows_batches();
+    test_rows_refused();
+    const char *folder = scratch_create("test_text");
+    test_collect(folder);
+    test_token_files(folder);
+    test_token_parts();
     return check_summary();
 }

@@ -492,13 +492,26 @@ static void test_encoding(Tokenizer *t, const char *name) {
     static const char *const alphabets[] = {"a", "ab", "aehinorst", "0123456789", "-=_.", ""};
     size_t wrong = 0, pieces = 0;
     unsigned char text[1200];
-    for (int round = 0; round < 1500; round++) {
-        size_t bytes = round % 5 == 0 ? SHORT_MAX - 2 + random_below(5) : 1 + random_below(300);
-        random_fill(text, bytes, alphabets[round % 6]);
-        wrong += encoders_differ(t, text, bytes);
+    for (size_t length = 1; length <= 300; length++) /* from the scan to the runs */
+        for (int i = 0; i < 6; i++)
+            for (int again = 0; again < 2 + 10 * (length - SHORT_MAX < 3); again++) {
+                random_fill(text, length, alphabets[i]);
+                wrong += encoders_differ(t, text, length);
+                pieces++;
+            }
+    check(wrong == 0,
+          "%s: short, long and plain on pieces of 1 to 300 bytes: %zu of %zu differ", name,
+          wrong, pieces);
+    wrong = pieces = 0;
+    for (int round = 0; round < 30; round++) {
+        size_t length = 1000 + random_below(3000);
+        unsigned char *piece = memory_allocate(length, 1);
+        random_fill(piece, length, alphabets[round % 6]);
+        wrong += encoders_differ(t, piece, length);
         pieces++;
+        free(piece);
     }
-    check(wrong == 0, "%s: short, long and plain on random pieces: %zu of %zu differ", name,
+    check(wrong == 0, "%s: long and plain on pieces of 1000 to 4000: %zu of %zu differ", name,
           wrong, pieces);
     wrong = 0;
     size_t texts = 0;
@@ -510,6 +523,78 @@ static void test_encoding(Tokenizer *t, const char *name) {
     }
     check(wrong == 0, "%s: random texts and bytes, encoded and decoded: %zu of %zu differ",
           name, wrong, texts);
+}
+
+/* Merges as no text teaches them: tokens that several merges build and, in every other round,
+ * parts that only younger merges build, so that lower ranks follow higher ones. */
+static void test_any_merges(void) {
+    enum { MOST = 200 };
+    size_t wrong = 0, pieces = 0, merges = 0, again = 0;
+    unsigned char text[400];
+    for (int round = 0; round < 400; round++) {
+        Tokenizer *t = tokenizer_create(NULL, 0);
+        uint32_t known[3 + MOST], list[MOST][3];
+        size_t count = 1 + random_below(3), listed = 0, longest = 3 + random_below(15);
+        for (size_t i = 0; i < count; i++) known[i] = t->id_of_byte['a' + i];
+        for (int i = 0; i < MOST; i++) {
+            uint32_t left = known[random_below(count)], right = known[random_below(count)];
+            size_t a, b, tokens = t->vocab;
+            tokenizer_token(t, left, &a);
+            tokenizer_token(t, right, &b);
+            if (a + b > longest) continue;
+            uint32_t result = token_join(t, left, right);
+            if (t->vocab > tokens) known[count++] = result;
+            list[listed][0] = left, list[listed][1] = right, list[listed++][2] = result;
+        }
+        again -= t->vocab - 256;
+        for (size_t i = 0; i < listed; i++) {
+            uint32_t chosen[3];
+            size_t from = round % 2 ? i + random_below(listed - i) : i;
+            memcpy(chosen, list[from], sizeof chosen);
+            memcpy(list[from], list[i], sizeof chosen);
+            merge_add(t, chosen[0], chosen[1], chosen[2]);
+        }
+        merges += t->merges.count;
+        again += t->merges.count;
+        for (int i = 0; i < 20; i++) {
+            size_t bytes = 1 + random_below(sizeof text);
+            random_fill(text, bytes, i % 3 == 0 ? "abc" : i % 3 == 1 ? "ab" : "a");
+            wrong += encoders_differ(t, text, bytes);
+            pieces++;
+        }
+        tokenizer_destroy(t);
+    }
+    check(wrong == 0 && again > merges / 8,
+          "%zu random merges, %zu of which build a token again: %zu of %zu pieces differ",
+          merges, again, wrong, pieces);
+}
+
+/* A piece whose places have no number in 32 bits is refused before a byte of it is read. */
+static void test_too_long(void) {
+    static const size_t lengths[] = {(size_t)UINT32_MAX / 2 + 1, (size_t)UINT32_MAX + 1,
+                                     (size_t)UINT32_MAX + 300};
+    for (int i = 0; i < 3; i++) {
+        FILE *errors = tmpfile();
+        if (!errors) die("no temporary file: %s", strerror(errno));
+        fflush(stdout);
+        pid_t child = fork();
+        if (child < 0) die("cannot fork: %s", strerror(errno));
+        if (child == 0) {
+            dup2(fileno(errors), 2);
+            Tokenizer *t = tokenizer_create(NULL, 0);
+            piece_encode(t, (const unsigned char *)"", lengths[i], &(uint32_t){0});
+            exit_unchecked(0);
+        }
+        int status = 0;
+        waitpid(child, &status, 0);
+        rewind(errors);
+        Bytes message = stream_read(errors, "errors");
+        fclose(errors);
+        check(WIFEXITED(status) && WEXITSTATUS(status) == 1 && lines_of(message) == 1 &&
+              strstr((char *)message.data, "2 GB is the limit"), "%.*s",
+              (int)(message.size ? message.size - 1 : 0), message.data);
+        free(message.data);
+    }
 }
 
 /* Nothing may depend on what the cache held before: keys that differ only in length, in the
@@ -534,12 +619,14 @@ static void test_cache(void) {
 static void test_pathological(void) {
     static const char *const names[] = {
         "a letter",     "a blank",        "a digit",       "^",   "an emoji",
-        "random bytes", "random letters", "random digits", "NUL", "a newline"};
+        "random bytes", "random letters", "random digits", "NUL", "a newline",
+        "=", "common letters"};
     static const char *const alphabets[] = {
-        "a", " ", "7", "^", NULL, "", "abcdefghijklmnopqrstuvwxyz", "0123456789", NULL, "\n"};
+        "a", " ", "7", "^", NULL, "", "abcdefghijklmnopqrstuvwxyz", "0123456789", NULL, "\n",
+        "=", "eeeettaaooiinnsshhrrddlu"};
     enum { BYTES = 1000000 };
     unsigned char *text = memory_allocate(BYTES, 1);
-    for (int i = 0; i < 10; i++) {
+    for (int i = 0; i < 12; i++) {
         if (alphabets[i]) random_fill(text, BYTES, alphabets[i]);
         else for (size_t k = 0; k < BYTES; k++)
             text[k] = i == 8 ? 0 : (unsigned char)"\xF0\x9F\x98\x80"[k % 4];
@@ -612,16 +699,84 @@ static void test_files(void) {
     tokenizer_destroy(t);
 }
 
-/* Parses in a child, which must die with one line that holds `expected`. */
-static void check_refused(const char *what, const char *vocab, const char *merges,
-                          const char *expected) {
-    if (vocab) folder_file("vocab.json", vocab, strlen(vocab));
-    folder_file("merges.txt", merges, strlen(merges));
-    if (!vocab) {
-        char *path = folder_path("vocab.json");
-        unlink(path);
-        free(path);
+/* What tokenizers writes around the model, with blanks in odd places; ' stands for ". */
+#define HEAD(added)                                                                            \
+    "{'version': '1.0', 'truncation': null, 'padding': {'to': [1, {}, []]}, 'added_tokens': [" \
+    added "], 'normalizer': null, 'pre_tokenizer': {'type' : 'ByteLevel', "                    \
+    "'add_prefix_space':false,'trim_offsets': true, 'use_regex': true}, 'model': "
+
+static char *quotes_make(const char *text) { /* the caller frees it */
+    char *copy = text_format("%s", text);
+    for (char *c = copy; *c; c++)
+        if (*c == '\'') *c = '"';
+    return copy;
+}
+
+static Tokenizer *parse_json(const char *text) {
+    char *quoted = quotes_make(text);
+    Tokenizer *t = tokenizer_json_parse((Bytes){(unsigned char *)quoted, strlen(quoted)},
+                                        "tokenizer.json");
+    free(quoted);
+    return t;
+}
+
+static void test_tokenizer_json(void) {
+    static const char *const forms[] = {
+        "['a b', '\\u0120 ab', 'ab ab']",
+        "[['a', 'b'],['\\u0120','ab'] , ['ab', 'ab']]",
+        "[['a', 'b'], '\xC4\xA0 ab', ['ab', 'ab']]"};
+    static const char vocab[] =
+        "{'b':3, '<x>':0,'a':1,'ab':2,'\\u0120':4,'\\u0120ab':5,'abab':6}";
+    char *quoted = quotes_make(vocab);
+    Tokenizer *expected = parse(quoted, "a b\n\xC4\xA0 ab\nab ab\n");
+    free(quoted);
+    for (int i = 0; i < 3; i++) {
+        char *text = text_format(
+            "%s{'type': 'BPE', 'dropout': null, 'end_of_word_suffix': '', "
+            "'continuing_subword_prefix': null, 'ignore_merges': false, 'vocab': %s, "
+            "'merges': %s}}",
+            HEAD("{'id': 0, 'content': '<x>', 'special': true}"), vocab, forms[i]);
+        Tokenizer *t = parse_json(text);
+        check(merges_same(t, expected) && t->merges.count == 3 && t->special_count == 1 &&
+                  t->specials[0] == 0,
+              "tokenizer.json, merges in form %d: the same tokenizer", i + 1);
+        tokenizer_destroy(t);
+        free(text);
     }
+    tokenizer_destroy(expected);
+    /* Added tokens are written as they stand in a text: one has a blank, one a letter that is
+     * two bytes, one is in the vocabulary too.  The vocabulary comes behind the merges. */
+    Tokenizer *t = parse_json(
+        HEAD("{'content': 'a \xC4\xA0', 'id': 4},{'id': 2, 'lstrip': false, 'content': 'b b'}")
+        "{'merges': ['a b'], 'vocab': {'b': 1, 'a': 0, 'b b': 2, 'ab': 3}}}");
+    static const unsigned char added[] = "b babba \xC4\xA0" "a"; /* b b, ab, b, a_G, a */
+    Ids ids = {0};
+    text_encode_special(t, added, sizeof added - 1, "text", 0, &ids);
+    static const uint32_t meant[] = {2, 3, 1, 4, 0};
+    check(t->vocab == 5 && t->special_count == 2 && ids.count == 5 &&
+              memcmp(ids.data, meant, sizeof meant) == 0,
+          "added tokens, in the vocabulary or not, are special");
+    free(ids.data);
+    tokenizer_destroy(t);
+    /* in a folder it comes before merges.txt, and goes when another tokenizer is saved there */
+    quoted = quotes_make(HEAD("") "{'vocab': {'z': 0}, 'merges': []}}");
+    folder_file("tokenizer.json", quoted, strlen(quoted));
+    free(quoted);
+    char *path = folder_path("tokenizer.json");
+    Tokenizer *first = tokenizer_load(folder), *second = tokenizer_create(NULL, 0);
+    tokenizer_save(second, folder);
+    bool gone = access(path, F_OK) != 0;
+    Tokenizer *third = tokenizer_load(folder);
+    check(first->vocab == 1 && first->id_of_byte['z'] == 0 && gone && third->vocab == 256,
+          "a folder with tokenizer.json, before and after another tokenizer is saved there");
+    tokenizer_destroy(first);
+    tokenizer_destroy(second);
+    tokenizer_destroy(third);
+    free(path);
+}
+
+/* Opens the folder in a child, which must die with one line that holds `expected`. */
+static void check_folder_refused(const char *what, const char *expected) {
     Bytes out, errors;
     int status = RUN("ab", 2, &out, &errors, "encode", "--model", folder);
     bool good = status == 1 && lines_of(errors) == 1 && errors.size < 400 &&
@@ -630,6 +785,83 @@ static void check_refused(const char *what, const char *vocab, const char *merge
           errors.data);
     free(out.data);
     free(errors.data);
+}
+
+static void check_refused(const char *what, const char *vocab, const char *merges,
+                          const char *expected) {
+    char *path = folder_path("vocab.json");
+    if (vocab) folder_file("vocab.json", vocab, strlen(vocab));
+    else unlink(path);
+    free(path);
+    folder_file("merges.txt", merges, strlen(merges));
+    check_folder_refused(what, expected);
+}
+
+/* Models: without a token, and with one and these merges. */
+#define NOTHING "{'vocab': {}, 'merges': []}}"
+#define ONLY_A(merges) "{'vocab': {'a': 0}, 'merges': [" merges "]}}"
+#define CUT(settings) "{'pre_tokenizer': {" settings "}, 'model': {}}"
+#define DEEP "[[[[[[[[[[[[[[[[[[[["
+
+static void test_hostile_json(void) {
+    static const struct { const char *what, *text, *expected; } cases[] = {
+        {"an empty tokenizer.json", "", "expected an object"},
+        {"a tokenizer.json that is a list", "[]", "expected an object"},
+        {"one that ends early", HEAD("") "{'vocab': {'a': 0", " or "},
+        {"text behind it", HEAD("") NOTHING " x", "end of the text"},
+        {"one without a model", "{'pre_tokenizer': {'type': 'ByteLevel'}}", "has no model"},
+        {"one without a pre_tokenizer", "{'pre_tokenizer': null, 'model': {}}",
+         "has no pre_tokenizer"},
+        {"a model without merges", HEAD("") "{'vocab': {'a': 0}}}", "has no merges"},
+        {"a model without vocab", HEAD("") "{'merges': []}}", "has no vocab"},
+        {"another model", HEAD("") "{'type': 'WordPiece', 'vocab': {}}}", "type is not 'BPE'"},
+        {"merges that are passed over", HEAD("") "{'ignore_merges': true}}",
+         "ignore_merges is not false"},
+        {"dropout of merges", HEAD("") "{'dropout': 0.1}}", "dropout is not null"},
+        {"a prefix of inner parts", HEAD("") "{'continuing_subword_prefix': '##'}}",
+         "continuing_subword_prefix is not ''"},
+        {"a suffix of words", HEAD("") "{'end_of_word_suffix': '</w>'}}",
+         "end_of_word_suffix is not ''"},
+        {"tokens for single bytes", HEAD("") "{'byte_fallback': true}}",
+         "byte_fallback is not false"},
+        {"a normalizer", "{'normalizer': {}, 'pre_tokenizer': {}, 'model': {}}",
+         "normalizer is not null"},
+        {"another pre_tokenizer", CUT("'type': 'Sequence'"), "type is not 'ByteLevel'"},
+        {"a blank before each text", CUT("'type': 'ByteLevel', 'add_prefix_space': true"),
+         "add_prefix_space is not false"},
+        {"a text that is not cut", CUT("'type': 'ByteLevel', 'use_regex': false"),
+         "use_regex is not true"},
+        {"an added token without id", HEAD("{'content': 'x'}") NOTHING, "without id"},
+        {"an added token of no byte", HEAD("{'id': 0, 'content': ''}") NOTHING,
+         "without a byte"},
+        {"an added token twice", HEAD("{'id': 0, 'content': 'x'}, {'id': 1, 'content': 'x'}")
+         NOTHING, "twice"},
+        {"one with another id", HEAD("{'id': 1, 'content': 'a'}") ONLY_A(""), "twice"},
+        {"one that takes an id", HEAD("{'id': 0, 'content': 'x'}") ONLY_A(""),
+         "two tokens have the id 0"},
+        {"a gap before one", HEAD("{'id': 2, 'content': 'x'}") ONLY_A(""),
+         "id 2 is out of range"},
+        {"one far away", HEAD("{'id': 99999999999, 'content': 'x'}") ONLY_A(""),
+         "out of range"},
+        {"a merge of one part", HEAD("") ONLY_A("['a']"), "a list of two tokens"},
+        {"a merge of three parts", HEAD("") ONLY_A("['a','a','a']"), "a list of two tokens"},
+        {"a merge that is a number", HEAD("") ONLY_A("7"), "a list [...]"},
+        {"a merge without a blank", HEAD("") ONLY_A("'aa'"), "merge 1: expected two tokens"},
+        {"a merge that builds nothing", HEAD("") ONLY_A("'a a'"), "merge 1: what it builds"},
+        {"a merge twice",
+         HEAD("") "{'vocab': {'a': 0, 'aa': 1}, 'merges': ['a a', ['a', 'a']]}}",
+         "merge 2: this merge stands there twice"},
+        {"brackets without end", HEAD(DEEP DEEP DEEP DEEP), "fewer brackets"}};
+    char *path = folder_path("tokenizer.json");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *text = quotes_make(cases[i].text), *expected = quotes_make(cases[i].expected);
+        folder_file("tokenizer.json", text, strlen(text));
+        check_folder_refused(cases[i].what, expected);
+        free(text);
+        free(expected);
+    }
+    unlink(path);
+    free(path);
 }
 
 static void test_hostile(void) {
@@ -648,14 +880,14 @@ static void test_hostile(void) {
                   "GPT-2's letters");
     check_refused("a token with NUL", "{\"a\\u0000\": 0}", "", "NUL");
     check_refused("half a pair of surrogates", "{\"\\ud800\": 0}", "", "halves of a pair");
-    check_refused("text behind the object", "{\"a\": 0} {", "", "the end of the file");
+    check_refused("text behind the object", "{\"a\": 0} {", "", "the end of the text");
     check_refused("a list for an object", "[]", "", "expected an object");
     check_refused("a missing byte", "{\"a\": 0}", "",
                   "0x62, which is not in the model's vocabulary");
     check_refused("a merge of the unknown", "{\"a\": 0, \"b\": 1}", "a c\n",
                   "line 1: the right token");
     check_refused("a merge that builds the unknown", "{\"a\": 0, \"b\": 1}", "a b\n",
-                  "not in vocab.json");
+                  "not in the vocabulary");
     check_refused("a merge of what a later line builds", "{\"a\":0,\"b\":1,\"ab\":2,\"abb\":3}",
                   "ab b\na b\n", "line 1: the left token");
     check_refused("a merge that builds its own part", NULL, "a ab\na b\n",
@@ -875,6 +1107,8 @@ int main(void) {
     test_encoding(t, "learned");
     tokenizer_destroy(t);
     free(text.data);
+    test_any_merges();
+    test_too_long();
     test_cache();
     if (gpt2) {
         test_encoding(gpt2, "GPT-2");
@@ -882,7 +1116,9 @@ int main(void) {
         tokenizer_destroy(gpt2);
     } else check_skip("GPT-2's tokenizer against its definition, and in hard cases");
     test_files();
+    test_tokenizer_json();
     test_hostile();
+    test_hostile_json();
     test_program();
     static const char *const left[] = {
         "model/vocab.json", "model/merges.txt", "model", "vocab.json",

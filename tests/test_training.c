@@ -16,9 +16,11 @@ static const char *folder; /* of this program's files */
 /* --- log.csv
  * ---------------------------------------------------------------------------------- */
 
-enum { STEP, EPOCH, TOKENS, LOSS, VAL_LOSS, VAL_BITS, LR, NORM, SPEED, SECONDS, COLUMNS };
+enum { STEP, EPOCH, TOKENS, LOSS, VAL_LOSS, VAL_BITS, LR, NORM, SPEED, SECONDS, VAL_ACCURACY,
+       TRAIN_ACCURACY, COLUMNS };
 static const char LOG_HEADER[] =
-    "step,epoch,tokens,loss,val_loss,val_bits_per_byte,lr,norm,tokens_per_second,seconds";
+    "step,epoch,tokens,loss,val_loss,val_bits_per_byte,lr,norm,tokens_per_second,seconds,"
+    "val_accuracy,train_accuracy";
 
 typedef struct {
     Bytes text;                /* commas and line feeds are NULs now */
@@ -149,28 +151,6 @@ static double eval_loss(const char *model, const char *data, const char *shares)
     double loss = ending.status == 0 && at ? strtod(at + 5, NULL) : NAN;
     ending_free(&ending);
     return loss;
-}
-
-/* The last line of stderr is the error, and the only line that looks like one. */
-static bool ends_with_error(const Ending *ending, int status, const char *words) {
-    const char *text = (const char *)ending->err.data, *last = text;
-    size_t errors = 0;
-    for (const char *line = text; *line;) {
-        errors += !strncmp(line, "train: ", 7);
-        last = line;
-        line += strcspn(line, "\n");
-        line += *line == '\n';
-    }
-    return ending->status == status && errors == 1 && !strncmp(last, "train: ", 7) &&
-           strstr(last, words);
-}
-
-static const char *last_line(const Ending *ending) {
-    char *text = (char *)ending->err.data;
-    size_t length = strlen(text);
-    if (length && text[length - 1] == '\n') text[--length] = 0;
-    char *feed = strrchr(text, '\n');
-    return feed ? feed + 1 : text;
 }
 
 /* --- Learning
@@ -327,8 +307,21 @@ typedef struct {
     Run run;
 } Inside;
 
-static Inside *inside_create(size_t batch, size_t micro_batch, double dropout,
-                             const char *out) {
+/* A text of rows with prompts: the sum of two digits, in words of unequal length. */
+static Corpus rows_create(Tokenizer **tokenizer, size_t T) {
+    static const char *const words[] = {"no", "I", "V", "seven", "ten"};
+    Bytes text = {memory_allocate(1000, 1), 0};
+    for (int i = 0; i < 25; i++)
+        text.size += (size_t)sprintf((char *)text.data + text.size, "%d+%d=%s\n", i / 5, i % 5,
+                                     words[(i / 5 + i % 5) % 5]);
+    *tokenizer = tokenizer_create(text.data, text.size);
+    Corpus corpus = corpus_rows(*tokenizer, &text, "text", "=", T);
+    free(text.data);
+    return corpus;
+}
+
+static Inside *inside_create_of(bool rows, size_t batch, size_t micro_batch, double dropout,
+                                const char *out) {
     Inside *in = memory_allocate(1, sizeof *in);
     in->o = (Options){.batch = batch,
                       .micro_batch = micro_batch,
@@ -340,16 +333,21 @@ static Inside *inside_create(size_t batch, size_t micro_batch, double dropout,
                       .beta1 = 0.9,
                       .beta2 = 0.99,
                       .eps = 1e-8,
+                      .rows = rows,
                       .out = out};
     Run *run = &in->run;
     const char *text = "One line of text is enough to see what a batch is made of, and where "
                        "its gradient comes from.\n";
-    size_t bytes = strlen(text), T = 6;
-    *run = (Run){.o = &in->o, .best_loss = INFINITY, .peak = 1e9};
-    run->tokenizer = tokenizer_create((const unsigned char *)text, bytes);
-    run->corpus.bytes = bytes;
-    run->corpus.count = tokenizer_encode(run->tokenizer, (const unsigned char *)text, bytes,
-                                         "text", &run->corpus.tokens);
+    size_t bytes = strlen(text), T = rows ? 12 : 6;
+    *run = (Run){.o = &in->o, .progress.best_loss = INFINITY, .peak = 1e9};
+    run->settings = text_format("%s", "");
+    if (rows) run->corpus = rows_create(&run->tokenizer, T);
+    else {
+        run->tokenizer = tokenizer_create((const unsigned char *)text, bytes);
+        run->corpus.bytes = bytes;
+        run->corpus.count = tokenizer_encode(run->tokenizer, (const unsigned char *)text, bytes,
+                                             "text", &run->corpus.tokens);
+    }
     corpus_split(&run->corpus, 0.2, 0, run->splits);
     Config config = {2, 2, 12, T, run->tokenizer->vocab, true, (float)dropout};
     run->gpt = gpt_create(&config, true);
@@ -373,6 +371,11 @@ static Inside *inside_create(size_t batch, size_t micro_batch, double dropout,
     return in;
 }
 
+static Inside *inside_create(size_t batch, size_t micro_batch, double dropout,
+                             const char *out) {
+    return inside_create_of(false, batch, micro_batch, dropout, out);
+}
+
 static void inside_destroy(Inside *in) {
     Run *run = &in->run;
     if (run->log) fclose(run->log);
@@ -382,10 +385,12 @@ static void inside_destroy(Inside *in) {
     optimizer_destroy(run->optimizer);
     cache_destroy(run->cache);
     free(run->corpus.tokens);
+    free(run->corpus.rows);
     free(run->inputs);
     free(run->targets);
     free(run->dlosses);
     free(run->best_folder);
+    free(run->settings);
     free(in);
 }
 
@@ -441,6 +446,105 @@ static void test_micro_batches(void) {
         }
         inside_destroy(whole);
     }
+}
+
+/* Rows ask for 2 to 6 tokens each, and micro-batches for unequal numbers: each target must
+ * weigh as much as every other all the same.  The truth is formed by hand: the gradient of the
+ * mean over all targets of the batch, read in one piece. */
+static void test_rows_gradient(void) {
+    Inside *whole = inside_create_of(true, 12, 12, 0, NULL);
+    Run *run = &whole->run;
+    size_t T = run->source.T, asked = 0, lengths[3] = {0};
+    batch_read(&run->source, 3, 0, 12, run->inputs, run->targets);
+    for (size_t i = 0; i < 12 * T; i++) {
+        asked += run->targets[i] >= 0;
+        lengths[i / (4 * T)] += run->targets[i] >= 0;
+    }
+    for (size_t i = 0; i < 12 * T; i++) run->dlosses[i] = 1.0f / (float)asked;
+    gpt_forward(run->gpt, run->activations, run->inputs, run->targets, 12, T, 0, 0);
+    double loss = 0;
+    for (size_t i = 0; i < 12 * T; i++) loss += run->activations->losses[i] / (double)asked;
+    gpt_backward(run->gpt, run->activations, run->inputs, run->targets, run->dlosses, 12, T);
+    double norm = gradient_norm(run->gpt->gradients, run->gpt->parameter_count);
+    check(asked < 12 * T / 2 && lengths[0] != lengths[1] && lengths[1] != lengths[2],
+          "rows: three micro-batches ask for %zu, %zu and %zu tokens of %zu each", lengths[0],
+          lengths[1], lengths[2], 4 * T);
+    static const size_t sizes[] = {1, 4, 5, 12};
+    for (size_t i = 0; i < 4; i++) {
+        Inside *cut = inside_create_of(true, 12, sizes[i], 0, NULL);
+        double other = batch_gradient(&cut->run, 3), difference = 0;
+        for (size_t j = 0; j < cut->run.gpt->parameter_count; j++) {
+            double d = (double)cut->run.gpt->gradients[j] - run->gpt->gradients[j];
+            difference += d * d;
+        }
+        difference = sqrt(difference) / norm;
+        check(norm > 0.01 && difference < 1e-6 && fabs(other / loss - 1) < 1e-6,
+              "rows, micro-batches of %zu: gradient %.1e and loss %.1e from the mean over all "
+              "%zu targets, at most 1e-6", sizes[i], difference, fabs(other / loss - 1), asked);
+        inside_destroy(cut);
+    }
+    inside_destroy(whole);
+}
+
+/* What evaluation says of rows, beside its definition: the loss is the mean over all targets of
+ * all rows, and a row is right if the model, given its prompt and always taking the likeliest
+ * token, writes just its answer. */
+static void test_rows_evaluation(void) {
+    Inside *in = inside_create_of(true, 20, 7, 0, NULL);
+    Run *run = &in->run;
+    const Split *split = &run->splits[SPLIT_TRAIN];
+    OptimizerOptions update = {0.9f, 0.99f, 1e-8f, 0, 1};
+    size_t T = run->source.T, counts[3], mixed = 0;
+    for (int round = 0; round < 3; round++) {
+        for (uint64_t step = 0; step < 40 + 20 * (uint64_t)round; step++) {
+            batch_gradient(run, step);
+            optimizer_step(run->gpt, run->optimizer, &update, 3e-3f);
+        }
+        double sum = 0, bytes = 0;
+        size_t right = 0, targets = 0;
+        for (size_t r = 0; r < split->row_count; r++) {
+            sequence_read(split, r, T, run->inputs, run->targets);
+            gpt_forward(run->gpt, run->activations, run->inputs, run->targets, 1, T, 0, 0);
+            for (size_t t = 0; t < T; t++) {
+                sum += run->activations->losses[t];
+                targets += run->targets[t] >= 0;
+                bytes += run->targets[t] >= 0;
+            }
+            const Row *row = &split->rows[r];
+            char *written = NULL;
+            size_t size, n = row[1].start - row->answer;
+            FILE *stream = open_memstream(&written, &size);
+            text_generate(run->gpt, run->cache, run->tokenizer, split->tokens + row->start,
+                          row->answer - row->start, n + 1, &(Sampling){0, 0, 1, true}, 1, stream);
+            fclose(stream);
+            bool same = size == n;
+            for (size_t i = 0, length; same && i < n; i++)
+                same = written[i] == (char)*tokenizer_token(
+                                         run->tokenizer, split->tokens[row->answer + i], &length);
+            right += same;
+            free(written);
+        }
+        Evaluation e =
+            split_evaluate(run->gpt, run->activations, run->tokenizer, split, 0);
+        counts[round] = right;
+        mixed += right > 0 && right < split->row_count;
+        check(e.tokens == targets && e.sequences == split->row_count &&
+                  fabs(e.loss * (double)targets / sum - 1) < 1e-6 &&
+                  fabs(e.bits_per_byte * log(2.0) * bytes / sum - 1) < 1e-6,
+              "rows, evaluation: loss %.5f and %.5f bits per byte over %zu targets, by hand %.5f",
+              e.loss, e.bits_per_byte, e.tokens, sum / (double)targets);
+        check(fabs(e.accuracy * (double)split->row_count - (double)right) < 1e-9,
+              "rows, evaluation: %.2f%% of %zu rows right, written one by one: %zu",
+              100 * e.accuracy, split->row_count, right);
+        Activations *small = activations_create(&run->gpt->config, 2, T, KEEP_NOTHING, 3);
+        Evaluation pieces = split_evaluate(run->gpt, small, run->tokenizer, split, 0);
+        check(pieces.accuracy == e.accuracy,
+              "rows, evaluation: the same in pieces of 3 logits: %.2f%%", 100 * pieces.accuracy);
+        activations_destroy(small);
+    }
+    check(mixed > 0, "rows, evaluation: some rows were right and some were wrong: %zu, %zu, %zu "
+          "of %zu", counts[0], counts[1], counts[2], split->row_count);
+    inside_destroy(in);
 }
 
 /* Clipping: the first update's mean gradient is (1 - beta1) times the gradient that was used.
@@ -570,6 +674,67 @@ static void test_init(void) {
     log_free(&learned);
 }
 
+/* A shorter context than the model's: the loss before the first step is that of the first rows
+ * of wpe; all of it is in the file that is written. */
+static void test_shorter(void) {
+    Ending ending = train_run("--data %s/alphabet.txt --init %s/learned/best --context 5 "
+                              "--batch 8 --steps 2 --sample 0 --threads 1 --out %s/shorter",
+                              folder, folder, folder);
+    char *path = path_of("shorter");
+    GPT *gpt = ending.status == 0 ? model_read(path, false) : NULL;
+    Log history = log_read("shorter");
+    check(gpt && gpt->config.context == 5 && history.value[0][VAL_LOSS] < 1,
+          "--init with a smaller --context: exit %d, validation loss %.3f before step 1",
+          ending.status, history.rows ? history.value[0][VAL_LOSS] : NAN);
+    ending_free(&ending);
+    ending = train_run("--data %s/alphabet.txt --init %s/learned/best --context 17 --batch 8 "
+                       "--steps 2 --threads 1 --out %s/longer", folder, folder, folder);
+    check(ending_refused(&ending, 1, "--context 17") && !file_exists("longer", ""),
+          "--init with a larger --context: exit %d: %.100s", ending.status, last_line(&ending));
+    ending_free(&ending);
+    log_free(&history);
+    if (gpt) gpt_destroy(gpt);
+    free(path);
+}
+
+/* The ids of a text in a file are the same to a run as the text. */
+static void test_tokens(void) {
+    char *path = path_of("learned/best"), *text_path = path_of("alphabet.txt");
+    Tokenizer *tokenizer = tokenizer_load(path);
+    Bytes text = file_read(text_path);
+    uint32_t *ids;
+    size_t count = tokenizer_encode(tokenizer, text.data, text.size, "text", &ids);
+    unsigned char *raw = memory_allocate(2 * count, 1);
+    for (size_t i = 0; i < count; i++) raw[2 * i] = (unsigned char)ids[i];
+    char *raw_path = path_of("alphabet.bin"), *part_path = path_of("val.bin");
+    bytes_save(raw_path, raw, 2 * count);
+    bytes_save(part_path, raw, 2 * count);
+    for (int i = 0; i < 2; i++) {
+        Ending ending = train_run("--data %s/alphabet.%s --tokenizer %s --out %s/from_%s " SMALL
+                                  " --steps 5 --eval-every 5", folder, i ? "bin" : "txt", path,
+                                  folder, i ? "bin" : "txt");
+        check(ending.status == 0, "a run on a %s: exit %d: %.60s",
+              i ? "file of tokens" : "text", ending.status, (char *)ending.out.data);
+        ending_free(&ending);
+    }
+    Bytes a = model_bytes("from_txt"), b = model_bytes("from_bin");
+    check(bytes_equal(a, b), "its model is the same to the last bit as that of the text");
+    double by_text = eval_loss("from_txt", "alphabet.txt", "--validation 0.9 --test 0");
+    double by_part = eval_loss("from_txt", "val.bin", "");
+    check(fabs(by_text - by_part) < 0.01, "eval on val.bin: loss %.4f; on the text: %.4f",
+          by_part, by_text);
+    free(a.data);
+    free(b.data);
+    free(raw);
+    free(ids);
+    free(text.data);
+    free(path);
+    free(text_path);
+    free(raw_path);
+    free(part_path);
+    tokenizer_destroy(tokenizer);
+}
+
 /* A model that is good, with one change; then what training on from it does. */
 static void poison(const char *run, size_t weight, float value) {
     char *from = path_of("learned/best"), *to = path_of(run);
@@ -597,7 +762,7 @@ static void test_bad_endings(void) {
                       "4 --steps 2000 --eval-every 1000 --sample 0 --threads 1 %s",
                       folder, folder, folder, bad[i].options);
         Bytes after = model_bytes("good");
-        bool error = ends_with_error(&ending, 1, "step ");
+        bool error = ending_refused(&ending, 1, "step ");
         check(error, "%-30s exit %d: %.120s", bad[i].name, ending.status, last_line(&ending));
         check(bytes_equal(good, after) && !leftovers("good"),
               "%-30s the last good model is still there", bad[i].name);
@@ -611,7 +776,7 @@ static void test_bad_endings(void) {
                       "4 --steps 2000 --eval-every 1 --sample 0 --threads 1 "
                       "--lr 1e9 --warmup 0 --validation %s",
                       folder, folder, folder, validation, validation ? "0.05" : "0");
-        check(ends_with_error(&ending, 1, "step "),
+        check(ending_refused(&ending, 1, "step "),
               "a rate of 1e9, %s each step: exit %d: %.100s",
               validation ? "evaluated" : "saved", ending.status, last_line(&ending));
         char *run = text_format("often%d", validation);
@@ -635,7 +800,7 @@ static void test_bad_endings(void) {
                       "--validation %s",
                       folder, folder, folder, validation ? "0.05" : "0");
         Bytes after = model_bytes("poisoned");
-        check(ends_with_error(&ending, 1, "step "),
+        check(ending_refused(&ending, 1, "step "),
               "a poisoned weight, %s validation: exit %d: %.100s",
               validation ? "with" : "without", ending.status, last_line(&ending));
         check(bytes_equal(before, after),
@@ -649,7 +814,7 @@ static void test_bad_endings(void) {
     Ending ending = train_run(
         "--data %s/alphabet.txt --init %s/nan --out %s/fresh --batch 4 --steps 5 --threads 1",
         folder, folder, folder);
-    check(ends_with_error(&ending, 1, "not finite"), "a weight that is NaN: exit %d: %.100s",
+    check(ending_refused(&ending, 1, "not finite"), "a weight that is NaN: exit %d: %.100s",
           ending.status, last_line(&ending));
     check(!file_exists("fresh", ""), "a weight that is NaN: nothing is created");
     ending_free(&ending);
@@ -662,6 +827,29 @@ static void run_interrupted(void *argument) {
     interrupted = 1;
     run_train(&in->run);
     inside_destroy(in);
+}
+
+/* The same over an older run, before the first evaluation: of the older best model nothing may
+ * be left, since it is not the best of this run. */
+static void run_replaced(void *argument) {
+    Inside *in = inside_create(4, 4, 0, argument);
+    model_write(in->run.gpt, in->run.tokenizer, in->run.best_folder);
+    in->o.eval_every = 100;
+    in->run.replaces = true;
+    interrupted = 1;
+    run_train(&in->run);
+    inside_destroy(in);
+}
+
+static void test_replaced(void) {
+    char *out = path_of("replaced");
+    Ending ending = child_run(run_replaced, out);
+    check(ending.status == 0 && file_exists("replaced", "model.safetensors") &&
+              file_exists("replaced/best", "config.json") &&
+              !file_exists("replaced/best", "model.safetensors"),
+          "an older run is replaced: its best model is gone before this run has one");
+    ending_free(&ending);
+    free(out);
 }
 
 static void test_interrupted(void) {
@@ -688,7 +876,7 @@ static void test_log(const char *name, const char *options, int kind, float lr, 
     char *run = text_format("log-%s", name);
     Log history = log_read(run);
     check(ending.status == 0 && history.good,
-          "log.csv, %-10s: the header, and ten fields in each row, numbers or empty", name);
+          "log.csv, %-10s: the header, and twelve fields in each row, numbers or empty", name);
     Schedule schedule = {kind, lr, min_lr, warmup, STEPS, cooldown};
     size_t expected = STEPS + (validation ? 1 : 0), first = validation ? 0 : 1;
     bool steps = history.rows == expected || history.rows == STEPS + 1, rates = true,
@@ -707,6 +895,7 @@ static void test_log(const char *name, const char *options, int kind, float lr, 
             filled = filled && isfinite(v[LOSS]) && isfinite(v[NORM]) && v[NORM] > 0 &&
                      isfinite(v[SPEED]) && v[LOSS] > 0;
         }
+        filled = filled && isnan(v[VAL_ACCURACY]) && isnan(v[TRAIN_ACCURACY]); /* no rows */
         clock = clock && v[SECONDS] >= (step > 1 ? before : 0) && v[SECONDS] < 60;
         before = v[SECONDS];
         bool due = validation && (step % EVERY == 0 || step == STEPS);
@@ -727,6 +916,68 @@ static void test_log(const char *name, const char *options, int kind, float lr, 
     ending_free(&ending);
 }
 
+/* A whole run on rows: it learns, logs accuracies where it evaluates, and its answers can be
+ * asked for. */
+static void test_rows_run(void) {
+    char *path = path_of("sums.txt"), *text = NULL;
+    size_t size;
+    FILE *stream = open_memstream(&text, &size);
+    for (int i = 0; i < 400; i++)
+        fprintf(stream, "%d%c=%d%c%d\n", i % 10, 'a' + i / 10 % 4, i % 10, 'a' + i / 10 % 4,
+                i % 10);
+    fclose(stream);
+    text_save(path, text);
+    free(text);
+    Ending ending = train_run(
+        "--data %s --rows --answer-after = --layers 1 --heads 2 --channels 16 --context 8 "
+        "--batch 32 --steps 200 --eval-every 50 --lr 1e-2 --sample 8 --threads 1 --out %s/rows",
+        path, folder);
+    Log history = log_read("rows");
+    bool good = ending.status == 0 && history.good && history.rows == 201;
+    for (size_t r = 0; good && r < history.rows; r++) {
+        bool due = r % 50 == 0;
+        const double *v = history.value[r];
+        good = due == !isnan(v[VAL_ACCURACY]) && due == !isnan(v[TRAIN_ACCURACY]) &&
+               v[TOKENS] == 32.0 * 7 * (double)r && fabs(v[EPOCH] - 32.0 * (double)r / 360) < 1e-4;
+    }
+    check(good, "rows, a run: accuracies where it evaluates, tokens without padding");
+    if (good) {
+        const double *first = history.value[0], *last = history.value[200];
+        check(first[VAL_ACCURACY] < 0.1 && last[VAL_ACCURACY] == 1 && last[TRAIN_ACCURACY] == 1 &&
+                  last[VAL_LOSS] < 0.05,
+              "rows, a run: from %.1f%% to %.1f%% right, loss %.4f", 100 * first[VAL_ACCURACY],
+              100 * last[VAL_ACCURACY], last[VAL_LOSS]);
+        check(strstr((char *)ending.err.data, "% of rows right") &&
+                  strstr((char *)ending.err.data, "--- sample:\n9d=9"),
+              "rows, a run: it says how many are right, and shows answers to a prompt");
+    }
+    log_free(&history);
+    ending_free(&ending);
+    char *samples_path = path_of("rows/samples.txt");
+    Bytes samples = file_read(samples_path);
+    const char *at = (char *)samples.data;
+    for (int step = 50; at && step <= 200; step += 50) {
+        char *head = text_format("--- step %d\n9d=", step);
+        at = strstr(at, head);
+        free(head);
+    }
+    check(at != NULL, "samples.txt: a sample from each of four evaluations, in order");
+    free(samples.data);
+    free(samples_path);
+    char *model = path_of("rows");
+    ending = train_run("generate --rows --model %s --prompt 7b= --tokens 1 --temperature 0",
+                       model);
+    check(ending.status == 0 && !strcmp((char *)ending.out.data, "7b=7b7\n"),
+          "rows: asked for 7b=, the model writes 7b7 and ends: %s", (char *)ending.out.data);
+    ending_free(&ending);
+    ending = train_run("eval --rows --answer-after = --model %s --data %s", model, path);
+    check(ending.status == 0 && strstr((char *)ending.out.data, "over 80 tokens; 100.00% of 20 rows right"),
+          "rows: eval counts rows and targets: %s", (char *)ending.out.data);
+    ending_free(&ending);
+    free(model);
+    free(path);
+}
+
 int main(void) {
     program_name = "train";
 #ifdef _OPENMP
@@ -743,11 +994,17 @@ int main(void) {
     free(alphabet);
     test_repeats();
     test_micro_batches();
+    test_rows_gradient();
+    test_rows_evaluation();
+    test_rows_run();
     test_clipping();
     test_early_stopping();
     test_init();
+    test_shorter();
+    test_tokens();
     test_bad_endings();
     test_interrupted();
+    test_replaced();
     test_log("cosine", "--lr 1e-2 --min-lr 1e-3 --warmup 4", SCHEDULE_COSINE, 1e-2f, 1e-3f, 4,
              0, true);
     test_log("linear", "--lr 1e-2 --min-lr 0 --warmup 0 --schedule linear", SCHEDULE_LINEAR,

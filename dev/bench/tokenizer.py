@@ -2,14 +2,15 @@
 """Measures tokenizer.c beside tiktoken and tokenizers, one thread each.
 
     python3 dev/bench/tokenizer.py --gpt2 data/gpt2 --english FILE... [--code FILE...] [--other FILE...]
-                                   [--large FILE]
+                                   [--large FILE] [--parts encode hard load learn]
 
 Every figure is the median of --rounds rounds in which the programs take turns, so that a machine
 that is fast for a while is fast for all of them; a ratio is the median of the rounds' ratios.
 Seconds are the processor's (all threads of the process together), which other programs on the
-machine disturb less than the clock on the wall.  tokenizer.c is called as a library from memory to memory, tiktoken and tokenizers through their
-Python functions, the only way there is to them; tokenizers gets pieces of 100 kB, which is
-kinder to it than one long text.  Without --code it takes the sources of Python's own library,
+machine disturb less than the clock on the wall.  tokenizer.c is called as a library from memory
+to memory, tiktoken and tokenizers through their Python functions, the only way there is to them;
+tokenizers gets pieces of 100 kB, which is kinder to it than one long text.  For the hard texts
+the whole program is measured too: it reads GPT-2's files and the text, and writes ids.  Without --code it takes the sources of Python's own library,
 without --other a made-up text in eight scripts.  --large trains on a file in a process of its
 own and shows how much memory that took.
 """
@@ -100,6 +101,16 @@ def read_all(paths):
     return "".join(p.read_bytes().decode("utf-8", errors="replace") for p in paths)
 
 
+def encoder(library, ours):
+    def encode(raw):
+        ids = ctypes.POINTER(ctypes.c_uint32)()
+        library.tokenizer_encode(ours.handle, ctypes.c_char_p(raw), ctypes.c_size_t(len(raw)), b"text",
+                                 ctypes.byref(ids))
+        library.free(ids)
+
+    return encode
+
+
 def bench_encode(arguments, library, gpt2, hf):
     texts = {"English": read_all(arguments.english),
              "code": read_all(arguments.code) if arguments.code else code_text(4_000_000)}
@@ -108,12 +119,7 @@ def bench_encode(arguments, library, gpt2, hf):
     if not arguments.other:
         texts["eight scripts"] = other_text(4_000_000)
     ours = peers.Ours(library, arguments.gpt2)
-
-    def encode(raw):
-        ids = ctypes.POINTER(ctypes.c_uint32)()
-        library.tokenizer_encode(ours.handle, ctypes.c_char_p(raw), ctypes.c_size_t(len(raw)), b"text",
-                                 ctypes.byref(ids))
-        library.free(ids)
+    encode = encoder(library, ours)
 
     print("\nencoding with GPT-2's merges, MB/s     tokenizer.c  tiktoken  tokenizers  x tiktoken  x tokenizers")
     for name, text in texts.items():
@@ -128,31 +134,44 @@ def bench_encode(arguments, library, gpt2, hf):
               f" {mb / statistics.median(b):9.1f} {mb / statistics.median(c):11.2f} {ratio(b, a):11.1f}"
               f" {ratio(c, a):13.1f}")
 
-    print("\na million bytes of                 tokenizer.c s  tiktoken s")
-    rng, million = random.Random(4), 1_000_000
-    hard = {"one letter": b"a" * million, "blanks": b" " * million, "one digit": b"7" * million,
-            "random digits": bytes(rng.choice(b"0123456789") for _ in range(million)),
-            "random letters": bytes(rng.choice(b"abcdefghijklmnopqrstuvwxyz") for _ in range(million)),
-            "^": b"^" * million, "emoji": "\U0001f600".encode() * (million // 4),
-            "random bytes": rng.randbytes(million)}
-    for name, raw in hard.items():
+
+def program_seconds(arguments, folder, path):
+    """The processor time of `tokenizer encode` as a whole."""
+    child = subprocess.Popen([f"{folder}/tokenizer", "encode", "--model", arguments.gpt2, "--raw", path],
+                             stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    assert status == 0
+    return usage.ru_utime + usage.ru_stime
+
+
+def bench_hard(arguments, library, gpt2, folder):
+    encode = encoder(library, peers.Ours(library, arguments.gpt2))
+    print("\na million bytes of                 tokenizer.c s  whole program s  tiktoken s")
+    for name, raw in peers.hard_texts().items():
+        path = Path(folder) / "hard.txt"
+        path.write_bytes(raw)
         own = statistics.median(in_turn(arguments.rounds, [lambda: encode(raw)])[0])
+        whole = statistics.median(program_seconds(arguments, folder, path) for _ in range(arguments.rounds))
         text = raw.decode("utf-8", errors="replace")
         try:
-            theirs = f"{seconds(lambda: gpt2.encode_ordinary(text)):10.3f}"
+            theirs = f"{seconds(lambda: gpt2.encode_ordinary(text)):11.3f}"
         except BaseException as error:  # a panic in Rust is not an Exception
             theirs = f"    {type(error).__name__}"
         note = " (read as U+FFFD where not UTF-8)" if name == "random bytes" else ""
-        print(f"  {name:32} {own:13.3f} {theirs}{note}")
+        print(f"  {name:32} {own:13.3f} {whole:16.3f} {theirs}{note}")
 
 
-def bench_load(arguments, library):
-    times = []
-    for _ in range(max(arguments.rounds, 10)):
-        handle = []
-        times.append(seconds(lambda: handle.append(library.tokenizer_load(os.fsencode(arguments.gpt2)))))
-        library.tokenizer_destroy(handle[0])
-    print(f"\nloading GPT-2's merges.txt and vocab.json: {1e3 * statistics.median(times):.1f} ms")
+def bench_load(arguments, library, folder):
+    one_file = Path(folder) / "one_file"
+    peers.saved(arguments.gpt2, one_file)
+    print()
+    for name, model in (("merges.txt and vocab.json", arguments.gpt2), ("tokenizer.json", one_file)):
+        times = []
+        for _ in range(max(arguments.rounds, 10)):
+            handle = []
+            times.append(seconds(lambda: handle.append(library.tokenizer_load(os.fsencode(model)))))
+            library.tokenizer_destroy(handle[0])
+        print(f"loading GPT-2's {name}: {1e3 * statistics.median(times):.1f} ms")
 
 
 def bench_learn(arguments, library):
@@ -191,15 +210,23 @@ def main():
     parser.add_argument("--other", type=Path, nargs="*", default=[])
     parser.add_argument("--large", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
+    parts = ["encode", "hard", "load", "learn"]
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         library = build(folder)
         compiler = subprocess.run([os.environ.get("CC", "cc"), "--version"], capture_output=True, text=True)
         print(f"tiktoken {tiktoken.__version__}, tokenizers {tokenizers.__version__}, "
               f"{compiler.stdout.splitlines()[0]}, {' '.join(FLAGS)}")
-        bench_encode(arguments, library, peers.tiktoken_gpt2(arguments.gpt2), peers.tokenizers_open(arguments.gpt2))
-        bench_load(arguments, library)
-        bench_learn(arguments, library)
+        gpt2 = peers.tiktoken_gpt2(arguments.gpt2)
+        if "encode" in arguments.parts:
+            bench_encode(arguments, library, gpt2, peers.tokenizers_open(arguments.gpt2))
+        if "hard" in arguments.parts:
+            bench_hard(arguments, library, gpt2, folder)
+        if "load" in arguments.parts:
+            bench_load(arguments, library, folder)
+        if "learn" in arguments.parts:
+            bench_learn(arguments, library)
         if arguments.large:
             bench_large(arguments, folder)
 

@@ -122,6 +122,20 @@ def random_text(rng):
     return "".join(chr(c) + rng.choice(["", "", " "]) for c in points if not 0xD800 <= c < 0xE000)
 
 
+def hard_texts():
+    """Single pieces, or nearly so, of a million bytes."""
+    rng, million = random.Random(4), 1_000_000
+
+    def draw(alphabet):
+        return bytes(rng.choice(alphabet) for _ in range(million))
+
+    return {"one letter": b"a" * million, "blanks": b" " * million, "one digit": b"7" * million,
+            "digits in turn": b"0123456789" * (million // 10), "random digits": draw(b"0123456789"),
+            "random letters": draw(b"abcdefghijklmnopqrstuvwxyz"), "common letters": draw(b"etaoinshrdlu"),
+            "^": b"^" * million, "=": b"=" * million, "emoji": "\U0001f600".encode() * (million // 4),
+            "random bytes": rng.randbytes(million)}
+
+
 def tables_make(gpt2):
     """The three tables: {file name: contents}."""
     rng = random.Random(1)
@@ -193,6 +207,9 @@ def compare_live(arguments, gpt2, library):
         text = "".join(f"a{c}1{c}! {c} \n{c}" for c in characters)
         wrong += ours.encode(text.encode()) != gpt2.encode_ordinary(text)
     check(wrong == 0, f"every character between others, tiktoken: {wrong} of 17408 groups of 64 differ")
+    for name, raw in hard_texts().items():
+        if name not in ("blanks", "random bytes"):  # of which tiktoken takes neither
+            check(ours.encode(raw) == gpt2.encode_ordinary(raw.decode()), f"a million bytes of {name}, tiktoken")
     for path in arguments.texts:
         text = path.read_bytes().decode("utf-8", errors="replace")
         ids = ours.encode(text.encode())
@@ -233,9 +250,47 @@ def compare_models(library, texts):
                       f"{path.name}: transformers' AutoTokenizer opens ours")
 
 
+def saved(gpt2_folder, folder):
+    """Makes transformers' own folder of GPT-2's tokenizer; returns the tokenizer."""
+    with tempfile.TemporaryDirectory() as plain:
+        for name in ("vocab.json", "merges.txt"):
+            (Path(plain) / name).write_bytes((gpt2_folder / name).read_bytes())
+        (Path(plain) / "config.json").write_text('{"model_type": "gpt2"}')
+        auto = transformers.AutoTokenizer.from_pretrained(plain)
+        auto.save_pretrained(str(folder))
+    return auto
+
+
+def compare_saved(arguments, library):
+    """What transformers and tokenizers save for GPT-2, with tokens that were added, we open."""
+    with tempfile.TemporaryDirectory() as folder:
+        folder, rng = Path(folder), random.Random(arguments.seed + 1)
+        auto = saved(arguments.gpt2, folder / "saved")
+        auto.add_special_tokens({"pad_token": "<|pad|>", "additional_special_tokens": ["<|\u00e9 \u65e5|>"]})
+        auto.add_tokens(["two words"])
+        auto.save_pretrained(str(folder / "added"))
+        tokenizers_open(arguments.gpt2).save(str(folder / "bare.json"))
+        text = json.loads((folder / "bare.json").read_text(encoding="utf-8"))
+        text["model"]["merges"] = [" ".join(pair) for pair in text["model"]["merges"]]  # as it was until 2024
+        (folder / "older").mkdir()
+        (folder / "older" / "tokenizer.json").write_text(json.dumps(text), encoding="utf-8")
+        for name in ("saved", "added", "older"):
+            ours = Ours(library, folder / name)
+            hf = Tokenizer.from_file(str(folder / name / "tokenizer.json"))
+            files = " ".join(sorted(path.name for path in (folder / name).iterdir()))
+            texts = [random_text(rng).replace("<|", "") for _ in range(1000)]
+            wrong = sum(ours.encode(text.encode()) != hf.encode(text).ids for text in texts)
+            check(wrong == 0, f"{name} ({files}): {wrong} of {len(texts)} random strings differ")
+        marked = "a<|pad|>b <|\u00e9 \u65e5|>two words<|endoftext|>"
+        ids = subprocess.run([arguments.program, "encode", "--special", "--model", folder / "added"],
+                             input=marked.encode(), capture_output=True, check=True).stdout.split()
+        check([int(i) for i in ids] == auto(marked)["input_ids"] and len(ids) == 7, "tokens that were added")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--gpt2", type=Path, required=True, help="folder with GPT-2's merges.txt and vocab.json")
+    parser.add_argument("--program", type=Path, default=ROOT / "build/tokenizer")
     parser.add_argument("--rounds", type=int, default=10000)
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--write", action="store_true")
@@ -256,6 +311,7 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             library = library_build(folder)
             compare_live(arguments, gpt2, library)
+            compare_saved(arguments, library)
             compare_models(library, [ROOT / "tests/reference/tokenizer_learn.txt"] + arguments.texts)
     sys.exit(failures > 0)
 

@@ -31,3 +31,34 @@ def dropout_mask(dropout, shape):
     index = np.uint64(first) + np.arange(np.prod(shape), dtype=np.uint64)
     kept = random_uniform(key, index) >= rate
     return np.where(kept, 1.0 / (1.0 - rate), 0.0).reshape(shape)
+
+
+def random_permutation(key, i, count):
+    """The place to which a shuffle of 0..count-1 sends i: a Feistel network of four rounds on
+    the smallest square of 2^bits x 2^bits that holds them, again and again until it is below
+    count."""
+    bits = 1
+    while bits < 32 and 1 << 2 * bits < count:
+        bits += 1
+    mask = (1 << bits) - 1
+    while True:
+        left, right = i >> bits, i & mask
+        for step in range(4):
+            draw = int(random_bits(random_bits(key, step), right))
+            left, right = right, left ^ (draw & mask)
+        i = left << bits | right
+        if i < count:
+            return i
+
+
+ORDER = 2  # what the draws for the order of the windows are for
+
+
+def window_start(seed, number, tokens, T):
+    """Where sequence `number` of a run begins in a split of so many tokens, with
+    --order epochs."""
+    last = tokens - T - 1
+    windows = last // T + 1
+    key = random_bits(random_bits(seed, ORDER), number // windows)
+    shift = int(random_bits(key, 2**64 - 1)) % (last % T + 1)
+    return shift + random_permutation(key, number % windows, windows) * T

@@ -1,0 +1,97 @@
+#!/bin/sh
+# Fetches texts, and GPT-2's tokenizer and weights, to data/.
+#
+#     sh dev/data/fetch.sh shakespeare names        two texts, from the network
+#     sh dev/data/fetch.sh all                      everything in the table below but the weights
+#     sh dev/data/fetch.sh books --mirror FOLDER    from a folder that has the files of the table
+#
+# A file takes its place only after its sha256 has been found right.  A fetch that was cut short
+# goes on where it stopped.  curl or wget is needed, unless --mirror stands in for the network.
+#
+# Project Gutenberg revises its books, with other bytes and so another sha256.  --any-edition
+# takes them as they are; figures that were measured on the edition below may then differ in
+# their last digits.
+set -eu
+cd "$(dirname "$0")/../.."
+
+# set, file in data/, sha256, address.  The sums of GPT-2's files are those that several public
+# projects pin for revision 607a30d783dfa663caf39e06633721c8d4cfcd7e of openai-community/gpt2.
+gpt2=https://huggingface.co/openai-community/gpt2/resolve/main
+table() {
+    cat << END
+shakespeare tinyshakespeare.txt 86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt
+names names.txt 0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d https://raw.githubusercontent.com/karpathy/makemore/master/names.txt
+books war-and-peace.txt 1ce58d5e322b309fd68e5ca0434530ccedd69bf0e2d12cd5094097b62a5e89a8 https://www.gutenberg.org/cache/epub/2600/pg2600.txt
+books pride-and-prejudice.txt d02c06ecdee0120842aa1274288a07fe68d5316d1e8285853eaf4fc65a0b39a0 https://www.gutenberg.org/cache/epub/1342/pg1342.txt
+books sherlock-holmes.txt b0bcb5162854244cf4a2d430f9821db8d0ad46f49f4b849d0048b4bdcf40026f https://www.gutenberg.org/cache/epub/1661/pg1661.txt
+gpt2 gpt2/merges.txt 1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5 $gpt2/merges.txt
+gpt2 gpt2/vocab.json 196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783 $gpt2/vocab.json
+gpt2-weights gpt2/config.json 0daed7749b4f02b8f76240d5444551d7b08712dab4d0adb8239c56ba823bb7b4 $gpt2/config.json
+gpt2-weights gpt2/model.safetensors 248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707 $gpt2/model.safetensors
+END
+}
+
+sets='' mirror='' any=false
+while [ $# -gt 0 ]; do
+    case $1 in
+        shakespeare | names | books | gpt2 | gpt2-weights) sets="$sets $1" ;;
+        all) sets='shakespeare names books gpt2' ;;
+        --mirror) mirror=${2:?"--mirror needs a folder"}; shift ;;
+        --any-edition) any=true ;;
+        *) sets=''; break ;;
+    esac
+    shift
+done
+if [ -z "$sets" ]; then
+    echo "usage: fetch.sh shakespeare|names|books|gpt2|gpt2-weights|all ... [--mirror FOLDER] [--any-edition]" >&2
+    exit 2
+fi
+
+sum_is() { # file, sha256
+    [ "$2" = "$( (sha256sum "$1" 2> /dev/null || shasum -a 256 "$1") | cut -d ' ' -f 1)" ]
+}
+
+# A book without what the publisher put before and behind it, and without \r.
+book_cut() {
+    tr -d '\r' < "$1" | awk '/^\*\*\* *END OF/ { exit }
+        on && NF { printf "%s%s\n", begun ? blank : "", $0; blank = ""; begun = 1; next }
+        on { blank = blank $0 "\n" }
+        /^\*\*\* *START OF/ { on = 1 }' > "$1.cut"
+    [ -s "$1.cut" ] && mv "$1.cut" "$1"
+}
+
+fetch() { # set, file, sha256, address
+    target=data/$2 part=data/$2.part
+    if [ -f "$target" ] && sum_is "$target" "$3"; then
+        echo "$target: is there"
+        return
+    fi
+    mkdir -p "$(dirname "$target")"
+    if [ -n "$mirror" ]; then
+        cp "$mirror/$2" "$part"
+    elif [ -f "$part" ] && sum_is "$part" "$3"; then
+        :
+    elif command -v curl > /dev/null; then
+        curl -fL --progress-bar -C - -o "$part" "$4"
+    else
+        wget -c -O "$part" "$4"
+    fi
+    if [ "$1" = books ] && grep -q '^\*\*\* *START OF' "$part"; then book_cut "$part"; fi
+    if ! sum_is "$part" "$3"; then
+        if [ "$1" = books ] && $any; then
+            echo "$target: another edition than the one that was measured"
+        else
+            rm -f "$part"
+            echo "fetch.sh: $2: not the file that was expected (its sha256 differs)" >&2
+            [ "$1" != books ] || echo "fetch.sh: --any-edition takes a book as it is now" >&2
+            exit 1
+        fi
+    fi
+    chmod 644 "$part"
+    mv "$part" "$target"
+    echo "$target: fetched"
+}
+
+table | while read -r set file sum address; do
+    case " $sets " in *" $set "*) fetch "$set" "$file" "$sum" "$address" ;; esac
+done

@@ -1,0 +1,148 @@
+"""Makes texts to train on: puzzles whose every line is a sequence of its own, and stories.
+
+    python3 dev/data/make.py names      data/names.txt, shuffled: the last 1,000 can be held out
+    python3 dev/data/make.py sorting    201120=001122       20,000 lines, then 5,000 to test with
+    python3 dev/data/make.py addition   8550=531            85 + 50 = 135, read from the right
+    python3 dev/data/make.py modular    all (a + b) mod 97, each number one byte
+    python3 dev/data/make.py stories --bytes 1000000 --words 200
+
+Each goes to data/NAME.txt unless --out says otherwise.  The same seed gives the same bytes with
+any version of Python: all that is used of its generator is random(), whose values are promised
+to stay.
+"""
+import argparse
+import itertools
+import os
+import random
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def shuffled(items, rng):
+    return [item for _, item in sorted(((rng.random(), item) for item in items),
+                                       key=lambda pair: pair[0])]
+
+
+def names(o, rng):
+    try:
+        with open(os.path.join(ROOT, "data", "names.txt")) as file:
+            lines = file.read().split()
+    except OSError:
+        sys.exit("make.py: data/names.txt is not there: sh dev/data/fetch.sh names")
+    return shuffled(lines, rng)
+
+
+def sorting(o, rng):
+    """Six digits 0, 1 or 2, and the same in order.  A quarter of the 729 inputs is never trained
+    on: the last 5,000 lines are drawn from it, the others from the rest, uniformly."""
+    inputs = shuffled(["".join(digits) for digits in itertools.product("012", repeat=6)], rng)
+    held_out, trained = inputs[: len(inputs) // 4], inputs[len(inputs) // 4 :]
+    draws = [(trained, 20000), (held_out, 5000)]
+    return [text + "=" + "".join(sorted(text))
+            for choices, count in draws
+            for text in (choices[int(rng.random() * len(choices))] for _ in range(count))]
+
+
+def addition(o, rng):
+    """All 10,000 sums of two numbers below 100.  The sum stands with its ones first, because
+    that is the order in which carries are found."""
+    return shuffled(["%02d%02d=%s" % (a, b, ("%03d" % (a + b))[::-1])
+                     for a in range(100) for b in range(100)], rng)
+
+
+def modular(o, rng):
+    """Number n is the byte 128 + n: a token of its own that has nothing to do with its digits,
+    so that what a number is must be learned from the table alone."""
+    p = o.modulus
+    if not 2 <= p <= 128:
+        sys.exit("make.py: --modulus must be from 2 to 128, not %d" % p)
+    return shuffled([bytes([128 + a, 128 + b, ord("="), 128 + (a + b) % p])
+                     for a in range(p) for b in range(p)], rng)
+
+
+# Words of two open syllables or more: there are 14,400 of two.
+ONSETS, VOWELS = "b d f g h k l m n p r s t v z br dr gr kl tr sh th pl st".split(), "aeiou"
+
+
+def lexicon(count):
+    """`count` different words, always the same ones: the first few are short."""
+    syllables = [onset + vowel for vowel in VOWELS for onset in ONSETS]
+    words = ("".join(word) for length in itertools.count(2)
+             for word in itertools.product(syllables, repeat=length))
+    # A stride that shares no factor with 120 * 120 spreads the choice over all syllables.
+    first = list(itertools.islice(words, 14400))
+    if count > len(first):
+        sys.exit("make.py: --words must be at most %d" % len(first))
+    return [first[i * 7919 % len(first)] for i in range(count)]
+
+
+def stories(o, rng):
+    """Endless small stories from a grammar.  Somebody with a property goes somewhere, meets
+    somebody, and hands over a thing; who has the thing at the end can only be known from the
+    sentences before, so a model must look back to predict the last line.  `words` invented nouns
+    and adjectives are drawn with Zipf's law: word r is as likely as 1/r."""
+    words = lexicon(o.words)
+    third = max(1, len(words) // 3)
+    things, places, properties = words[:third], words[third : 2 * third], words[2 * third :]
+    things, places, properties = (part or words for part in (things, places, properties))
+    people = "Anna Ben Clara David Emma Felix Greta Hugo Ida Jonas Klara Leo".split()
+
+    def pick(choices, but=None):
+        weights = [0 if choice == but else 1 / (rank + 1) for rank, choice in enumerate(choices)]
+        at = rng.random() * sum(weights)
+        for choice, weight in zip(choices, weights):
+            at -= weight
+            if at < 0:
+                return choice
+        return choices[0]
+
+    size = 0
+    while size < o.bytes:
+        owner, thing = pick(people), pick(things)
+        lines = ["%s had a %s %s." % (owner, pick(properties), thing)]
+        while rng.random() < 0.75:
+            place, other = pick(places), pick(people, but=owner)
+            lines.append("%s went to the %s." % (owner, place))
+            if rng.random() < 0.3:
+                lines.append("The %s was %s." % (place, pick(properties)))
+            lines.append("There %s met %s." % (owner, other))
+            if rng.random() < 0.5:
+                lines.append("%s gave %s the %s." % (owner, other, thing))
+                owner = other
+            else:
+                lines.append("%s kept the %s." % (owner, thing))
+        lines.append("In the end %s had the %s." % (owner, thing))
+        story = " ".join(lines)
+        size += len(story) + 1
+        yield story
+
+
+MAKERS = {maker.__name__: maker for maker in (names, sorting, addition, modular, stories)}
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("what", choices=sorted(MAKERS))
+    p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--out", metavar="FILE", help="default: data/WHAT.txt (names: data/names-shuffled.txt)")
+    p.add_argument("--modulus", type=int, default=97, help="default 97")
+    p.add_argument("--bytes", type=int, default=1000000, help="of stories, about; default 1000000")
+    p.add_argument("--words", type=int, default=200, help="of stories: invented words; default 200")
+    o = p.parse_args()
+    if o.bytes < 1 or o.words < 3:
+        p.error("--bytes must be at least 1, --words at least 3")
+    name = "names-shuffled" if o.what == "names" else o.what
+    path = o.out or os.path.join(ROOT, "data", name + ".txt")
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    count, unfinished = 0, "%s.%d.part" % (path, os.getpid())
+    with open(unfinished, "wb") as file:
+        for line in MAKERS[o.what](o, random.Random(o.seed)):
+            file.write((line if isinstance(line, bytes) else line.encode()) + b"\n")
+            count += 1
+    os.replace(unfinished, path)
+    print("%s: %d lines" % (os.path.relpath(path), count))
+
+
+if __name__ == "__main__":
+    main()

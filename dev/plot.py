@@ -1,0 +1,170 @@
+"""Draws what log.csv says of one run or of several.
+
+    python3 dev/plot.py out/first                          out/first/plot.png and plot.svg
+    python3 dev/plot.py out/a out/b --out compare.svg      two runs, one picture
+    python3 dev/plot.py out/a --x tokens --panels loss accuracy --log-x
+
+Losses of single steps are shown with their moving mean; a circle marks the lowest validation
+loss, which is the model in best/.  Where the validation line turns upwards and the training line
+goes on falling, the model has begun to learn its text by heart.  Needs matplotlib.
+"""
+import argparse
+import csv
+import math
+import os
+import sys
+
+import matplotlib
+
+matplotlib.use("Agg")
+matplotlib.rcParams["svg.hashsalt"] = "train"  # the same picture, the same bytes
+matplotlib.rcParams["svg.fonttype"] = "none"  # text as text: smaller, and it can be searched
+import matplotlib.pyplot as plt  # noqa: E402
+
+PANELS = {"loss": "loss", "bits": "bits per byte", "accuracy": "rows right",
+          "lr": "learning rate", "norm": "gradient norm"}
+
+
+class Run:
+    """A run's columns; a field that is empty or not a number is NaN."""
+
+    def __init__(self, folder, label=None):
+        self.folder, self.label = folder, label or os.path.basename(os.path.normpath(folder))
+        path = os.path.join(folder, "log.csv")
+        try:
+            with open(path, newline="") as file:
+                rows = list(csv.DictReader(file))
+        except OSError as error:
+            raise SystemExit("plot.py: %s: %s" % (path, error.strerror))
+        if not rows or "step" not in rows[0]:
+            raise SystemExit("plot.py: %s: no steps in it" % path)
+        self.columns = {name: [number(row.get(name)) for row in rows] for name in rows[0] if name}
+
+    def points(self, x, y):
+        """The places where both columns have a value."""
+        pairs = [(a, b) for a, b in zip(self.columns.get(x, []), self.columns.get(y, []))
+                 if not math.isnan(a) and not math.isnan(b)]
+        return [a for a, _ in pairs], [b for _, b in pairs]
+
+    def best(self, x="step"):
+        """Place and value of the lowest validation loss after the start, or None."""
+        places, losses = self.points(x, "val_loss")
+        learned = [(loss, place) for place, loss in zip(places, losses) if place > 0]
+        return min(learned)[::-1] if learned else None
+
+
+def number(text):
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def smoothed(values, width):
+    """The mean over `width` values up to and with each one; over fewer at the start, where a
+    long mean would lag behind a steep fall."""
+    sums = [0.0]
+    for value in values:
+        sums.append(sums[-1] + value)
+    means = []
+    for end in range(1, len(sums)):
+        count = max(1, min(width, end // 5))
+        means.append((sums[end] - sums[end - count]) / count)
+    return means
+
+
+def draw_loss(axis, run, x, color, shown):
+    steps, losses = run.points(x, "loss")
+    if len(losses) > 40:
+        axis.plot(steps, losses, color=color, alpha=0.15, linewidth=0.6)
+        losses = smoothed(losses, max(10, len(losses) // 100))
+    axis.plot(steps, losses, color=color, linewidth=0.9, linestyle=":" if len(losses) < 40 else "-",
+              alpha=0.6, label=shown + "training")
+    steps, losses = run.points(x, "val_loss")
+    if losses:
+        axis.plot(steps, losses, color=color, marker=".", linewidth=1.6, label=shown + "validation")
+        best = run.best(x)
+        if best:
+            axis.plot(*best, "o", color=color, markersize=9, fillstyle="none",
+                      label="%slowest: %.4f" % (shown, best[1]))
+
+
+def draw_panel(axis, panel, runs, x, log_x):
+    if log_x:
+        axis.set_xscale("log", nonpositive="mask")
+    for i, run in enumerate(runs):
+        color, shown = "C%d" % (i % 10), run.label + ", " if len(runs) > 1 else ""
+        if panel == "loss":
+            draw_loss(axis, run, x, color, shown)
+        elif panel == "accuracy":
+            for column, style, name in (("train_accuracy", "--", "training"),
+                                        ("val_accuracy", "-", "validation")):
+                places, values = run.points(x, column)
+                axis.plot(places, [100 * v for v in values], style, color=color, label=shown + name)
+        else:
+            column = {"bits": "val_bits_per_byte"}.get(panel, panel)
+            axis.plot(*run.points(x, column), color=color, linewidth=1, label=shown.rstrip(", "))
+    axis.set_ylabel(PANELS[panel] + (" (%)" if panel == "accuracy" else ""))
+    axis.set_xlabel({"step": "steps", "seconds": "seconds"}.get(x, x))
+    axis.grid(alpha=0.3)
+    if panel == "lr":
+        axis.set_ylim(bottom=0)
+    handles, labels = axis.get_legend_handles_labels()
+    if any(labels):
+        axis.legend(fontsize=7 if len(labels) > 6 else 8)
+
+
+def has(run, panel, x):
+    columns = {"loss": ["loss", "val_loss"], "accuracy": ["val_accuracy", "train_accuracy"],
+               "bits": ["val_bits_per_byte"]}.get(panel, [panel])
+    values = [value for column in columns for value in run.points(x, column)[1]]
+    # Rows without a prompt cannot be written whole but by chance: nothing to see.
+    return bool(values) and (panel != "accuracy" or max(values) >= 0.01)
+
+
+def figure(runs, x="step", panels=None, log_x=False, thin=0):
+    """A figure with the panels that the runs have anything for; `thin` keeps at most so many
+    points of a column."""
+    for run in runs if thin else []:
+        keep = max(1, len(run.columns["step"]) // thin)
+        rows = [i for i in range(len(run.columns["step"]))
+                if i % keep == 0 or not math.isnan(run.columns["val_loss"][i])]
+        run.columns = {name: [values[i] for i in rows] for name, values in run.columns.items()}
+    panels = [panel for panel in panels or ("loss", "accuracy", "lr", "norm")
+              if any(has(run, panel, x) for run in runs)]
+    if not panels:
+        raise SystemExit("plot.py: nothing to draw against %s" % x)
+    across = 1 if len(panels) == 1 else 2
+    down = -(-len(panels) // across)
+    fig, axes = plt.subplots(down, across, figsize=(6.4 * across, 4.0 * down), squeeze=False,
+                             layout="constrained")
+    for axis in axes.flat[len(panels):]:
+        axis.remove()
+    for axis, panel in zip(axes.flat, panels):
+        draw_panel(axis, panel, runs, x, log_x)
+    return fig
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("runs", nargs="+", metavar="FOLDER", help="with a log.csv; FOLDER=NAME names it")
+    p.add_argument("--out", nargs="+", metavar="FILE", help=".png, .svg or .pdf; default: plot.png\n"
+                   "and plot.svg in the first folder")
+    p.add_argument("--x", default="step", choices=["step", "tokens", "epoch", "seconds"])
+    p.add_argument("--panels", nargs="+", choices=sorted(PANELS))
+    p.add_argument("--log-x", action="store_true")
+    p.add_argument("--thin", type=int, default=0, metavar="N", help="draw at most about N points")
+    o = p.parse_args()
+    runs = [Run(*text.split("=", 1)) for text in o.runs]
+    fig = figure(runs, o.x, o.panels, o.log_x, o.thin)
+    for path in o.out or [os.path.join(runs[0].folder, "plot." + kind) for kind in ("png", "svg")]:
+        metadata = {"Date": None} if path.endswith(".svg") else None
+        try:
+            fig.savefig(path, dpi=110, metadata=metadata)
+        except (OSError, ValueError) as error:
+            sys.exit("plot.py: %s: %s" % (path, error))
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+#!/bin/sh
+# Repeats a published run, with several seeds, and prints its figure beside the published one.
+#
+#     sh dev/runs/reproduce.sh names               or: make reproduce RUN=names
+#     SEEDS="1 2" sh dev/runs/reproduce.sh names    other seeds than 1, 2 and 3
+#     PYTORCH=1 sh dev/runs/reproduce.sh names      the same settings in PyTorch, with $PYTHON
+#     ONLY=summary sh dev/runs/reproduce.sh names   only the table, from the runs that are there
+#     MIRROR=FOLDER ...                             data from a folder instead of the network
+#
+# dev/runs/NAME.sh holds the settings of a run: where they come from, what was published, how
+# its text is made, and the options.  `settings` are those of both programs.
+set -eu
+cd "$(dirname "$0")/../.."
+name=${1-}
+if [ $# -ne 1 ] || [ ! -f "dev/runs/$name.sh" ] || [ "$name" = reproduce ]; then
+    echo "usage: reproduce.sh $(cd dev/runs && ls ./*.sh | sed 's/.*\///; s/\.sh//; /reproduce/d' | paste -s -d '|' -)" >&2
+    exit 2
+fi
+fetch() { sh dev/data/fetch.sh "$@" ${MIRROR:+--mirror "$MIRROR"}; }
+make_text() { "$python" dev/data/make.py "$@"; }
+python=${PYTHON:-python3} seeds=${SEEDS:-1 2 3} ours='' pytorch=''
+. "dev/runs/$name.sh"
+
+# A column of the log.csv files that are named: its lowest or last value in each, or, where a
+# number is given, the first step at which it is that high; and mean and deviation over them.
+summary() { # title, column, which, files
+    title=$1 column=$2 which=$3
+    shift 3
+    awk -F, -v title="$title" -v column="$column" -v which="$which" '
+        FNR == 1 { if (file++) end(); for (at = 1; $at != column; at++); value = ""; next }
+        $at == "" { next }
+        which == "last" || which == "lowest" && (value == "" || $at + 0 < value) { value = $at + 0; step = $1 }
+        which + 0 && value == "" && $at >= which { value = $1 }
+        function end() {
+            if (value == "") { shown = shown "  never"; return }
+            shown = shown (which + 0 ? "  " value : sprintf("  %.4f (step %d)", value, step))
+            n++; sum += value; square += value * value
+        }
+        END {
+            end()
+            printf "%-10s %s\n", title, which + 0 ? column " reaches " which " at step" shown : which " " column shown
+            if (!n) exit
+            d = n > 1 ? (square - sum * sum / n) / (n - 1) : 0
+            printf "%-10s mean %.4f, deviation %.4f\n", "", sum / n, (d > 0 ? sqrt(d) : 0)
+        }' "$@"
+}
+
+if [ "${ONLY-}" != summary ]; then
+    prepare
+    [ -n "${PYTORCH-}" ] || make -s build/train
+    for seed in $seeds; do
+        if [ -n "${PYTORCH-}" ]; then
+            "$python" dev/reference/train_pytorch.py $settings $pytorch --seeds "$seed" --threads "${THREADS:-$(nproc)}" --out "out/$name-pytorch-"
+        else
+            ./build/train $settings $ours --seed "$seed" ${THREADS:+--threads "$THREADS"} --out "out/$name-$seed" --overwrite
+        fi
+    done
+fi
+echo
+echo "$name: $source"
+for kind in '' pytorch-; do
+    set --
+    for seed in $seeds; do
+        [ ! -f "out/$name-$kind$seed/log.csv" ] || set -- "$@" "out/$name-$kind$seed/log.csv"
+    done
+    title=${kind:+PyTorch}
+    for figure in $figures; do
+        [ $# -eq 0 ] || summary "${title:-train.c}" "${figure%:*}" "${figure#*:}" "$@"
+    done
+done
+echo "published  $published"

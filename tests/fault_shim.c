@@ -1,0 +1,70 @@
+/* fault_shim.c - makes one chosen call to the C library fail, or kills the program there.
+ *
+ *     cc -shared -fPIC tests/fault_shim.c -o build/fault_shim.so
+ *     FAULT_CALL=rename FAULT_NUMBER=3 FAULT_MODE=fail FAULT_MARK=mark LD_PRELOAD=build/fault_shim.so ./train ...
+ *
+ * The FAULT_NUMBER-th call of that name returns an error with "No space left on device" (fwrite
+ * after half of its bytes), or the program gets SIGKILL instead of the call.  The file
+ * FAULT_MARK then exists, so that whoever counts up the number knows when there are no more.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static bool fault_due(const char *call) {
+    static int count;
+    const char *named = getenv("FAULT_CALL"), *mode = getenv("FAULT_MODE");
+    if (!named || strcmp(named, call) || ++count != atoi(getenv("FAULT_NUMBER"))) return false;
+    close(open(getenv("FAULT_MARK"), O_WRONLY | O_CREAT, 0666));
+    if (mode && !strcmp(mode, "kill")) raise(SIGKILL);
+    errno = ENOSPC;
+    return true;
+}
+
+/* The function of that name behind this one. */
+#define REAL(name) ((__typeof__(name) *)dlsym(RTLD_NEXT, #name))
+
+size_t fwrite(const void *data, size_t size, size_t count, FILE *stream) {
+    if (stream == stdout || stream == stderr || !fault_due("fwrite"))
+        return REAL(fwrite)(data, size, count, stream);
+    size_t half = REAL(fwrite)(data, size, count / 2, stream);
+    stream->_flags |= 0x20; /* what ferror() looks at: glibc's _IO_ERR_SEEN */
+    errno = ENOSPC;
+    return half;
+}
+
+int fflush(FILE *stream) {
+    return stream != stdout && stream != stderr && fault_due("fflush") ? EOF
+                                                                      : REAL(fflush)(stream);
+}
+
+int fclose(FILE *stream) {
+    bool due = fault_due("fclose");
+    int result = REAL(fclose)(stream);
+    if (due) errno = ENOSPC;
+    return due ? EOF : result;
+}
+
+FILE *fopen(const char *path, const char *mode) {
+    return *mode != 'r' && fault_due("fopen") ? NULL : REAL(fopen)(path, mode);
+}
+
+int fsync(int file) { return fault_due("fsync") ? -1 : REAL(fsync)(file); }
+int rename(const char *from, const char *to) {
+    return fault_due("rename") ? -1 : REAL(rename)(from, to);
+}
+int unlink(const char *path) { return fault_due("unlink") ? -1 : REAL(unlink)(path); }
+int link(const char *from, const char *to) {
+    return fault_due("link") ? -1 : REAL(link)(from, to);
+}
+int mkdir(const char *path, mode_t mode) {
+    return fault_due("mkdir") ? -1 : REAL(mkdir)(path, mode);
+}
