@@ -221,6 +221,7 @@ def check_make_refuses(folder):
                             ("--nonsense", "sorting", "--nonsense")):
         refused("make.py %s" % " ".join(map(str, options)), 2, words, sys.executable, script, *options)
     refused("make.py --out in a folder that cannot be", 1, "make.py/x", sys.executable, script, "sorting", "--out", script + "/x")
+    refused("make.py --out is a folder", 1, "dev/data", sys.executable, script, "sorting", "--out", os.path.dirname(script))
     row(files_below(folder) == before, "make.py: what is refused leaves nothing", set(files_below(folder)) - set(before) or "")
 
 
@@ -332,14 +333,16 @@ def check_plot(scratch, program):
         [curve] = [line for line in axis.lines if line.get_marker() == "."]
         loss, step = lowest(turned)
         with open(turned + "/log.csv", newline="") as file:
-            place = [float(line[column]) for line in csv.reader(file) if line[0] == str(step)][0]
+            places = {int(line[0]): float(line[column]) for line in csv.reader(file) if line[0] != "step"}
+        place, curve_places = places[step], [places[at] for at, _ in evaluated(turned)]
         row((list(circle.get_xdata()), list(circle.get_ydata())) == ([place], [loss]),
             "the circle is at the lowest validation loss, over %ss" % x.rstrip("s"), "%g, %.4f" % (place, loss))
-        row(list(curve.get_ydata()) == [value for _, value in evaluated(turned)], "every evaluation is on the curve")
+        row((list(curve.get_xdata()), list(curve.get_ydata())) == (curve_places, [value for _, value in evaluated(turned)]),
+            "every evaluation is on the curve")
         color = circle.get_color()
         row(color == curve.get_color(), "in the curve's colour", color)
-    values = plot_module.smoothed([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 10], 2)
-    row(values == [1, 2, 3, 4, 5, 6, 7, 8, 9, 9.5], "the moving mean", values)
+    values = plot_module.smoothed([float(i) for i in range(1, 17)], 2)
+    row(values == [1, 2, 3, 4, 5, 6, 7, 8, 9, 9.5, 10.5, 11.5, 12.5, 13.5, 14.5, 15.5], "the moving mean", values)
 
     ended = run(sys.executable, report, turned, a, b)
     path = turned + "/report.html"

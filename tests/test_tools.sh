@@ -31,12 +31,14 @@ P=$W/project
 limit=$(command -v timeout) && limit="$limit 60"
 run() { (cd "$P" && exec $limit "$@") > "$W/stdout" 2> "$W/stderr" < /dev/null; status=$?; }
 
-# refused NAME STATUS WORDS COMMAND...: it must fail with that status and one line that holds the words, the last one.
+# refused NAME STATUS WORDS COMMAND...: it must fail with that status and one line that holds the words.  While curl
+# is called, which shows its progress, other lines may stand before it.
+progress=false
 refused() {
     name=$1 want=$2 words=$3
     shift 3
     run "$@"
-    [ "$status" -eq "$want" ] && [ "$(grep -c -e '^usage: ' -e '^[a-z]*\.sh: ' "$W/stderr")" -eq 1 ] &&
+    [ "$status" -eq "$want" ] && [ "$(grep -c -e '^usage: ' -e '^[a-z]*\.sh: ' "$W/stderr")" -eq 1 ] && { $progress || [ "$(wc -l < "$W/stderr")" -eq 1 ]; } &&
         tail -n 1 "$W/stderr" | grep -e '^usage: ' -e '^[a-z]*\.sh: ' | grep -q -F -e "$words"
     row $? "$name: exit $status: $(tail -n 1 "$W/stderr" | cut -c 1-110)"
 }
@@ -90,7 +92,7 @@ else
     [ "$status" -eq 0 ] && [ "$(grep -c ': is there$' "$W/stdout")" -eq 7 ] && [ "$(grep -c ': fetched$' "$W/stdout")" -eq 2 ]
     row $? "once more, and the weights: only those are fetched"
     rm -rf "$P/data"
-    (cd "$W/right" && $limit sh ../project/dev/data/fetch.sh gpt2-weights all --mirror ../net > "$W/stdout" 2> "$W/stderr")
+    (cd "$W/right/gpt2" && $limit sh ../../project/dev/data/fetch.sh gpt2-weights all --mirror ../../net > "$W/stdout" 2> "$W/stderr")
     [ "$(listing data | wc -w)" -eq 9 ]
     row $? "a relative mirror, seen from another folder: $(listing data | wc -w) files"
     echo 'not a name' > "$P/data/names.txt"
@@ -129,6 +131,7 @@ else
     rm -rf "$P/data"
     if ! command -v curl > /dev/null; then skip "curl is not here: downloads are not tried"
     else
+        progress=true
         run $fetch names
         [ "$status" -eq 0 ] && cmp -s "$P/data/names.txt" "$W/right/names.txt"
         row $? "a download: exit $status"
@@ -163,6 +166,7 @@ else
         run $fetch books
         [ "$status" -eq 0 ] && cmp -s "$P/data/$book" "$W/right/$book"
         row $? "a book that came whole but was not cut yet: exit $status"
+        progress=false
     fi
 
     # --- fetch.sh: the table itself ----------------------------------------------------------------------------
@@ -225,6 +229,7 @@ while [ $# -gt 1 ]; do
     shift
 done
 mkdir -p "$out"
+: > "$out/vocab.json"
 echo 'step,val_loss,val_bits_per_byte,val_accuracy,train_accuracy' > "$out/log.csv"
 echo '7,0.5,0.25,1,1' >> "$out/log.csv"
 END
@@ -243,6 +248,11 @@ for run in $runs; do
         (for seed in 1 2 3; do grep "^train .* --seed $seed --out out/$run-$seed --overwrite\$" "$P/calls" || exit 1; done) > /dev/null &&
         grep -q '^published  ' "$W/stdout" && grep -q '^ .*mean .*, deviation 0.0000' "$W/stdout"
     row $? "$run: its text is made and three seeds are trained: exit $status$(tail -n 1 "$W/stderr")"
+    if [ "$run" = bpe ]; then
+        mv "$P/out" "$P/out.kept"
+        refused "bpe in PyTorch needs our vocabulary, and says so" 1 "out/bpe-1" env PYTORCH=1 PYTHON=./python $reproduce bpe
+        mv "$P/out.kept" "$P/out"
+    fi
     if [ "$run" = gpt2_finetune ]; then
         refused "$run has no counterpart in PyTorch, and says so" 1 PyTorch env PYTORCH=1 PYTHON=./python MIRROR="$W/net" $reproduce "$run"
         continue
