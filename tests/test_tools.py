@@ -365,6 +365,8 @@ def check_plot(scratch, program):
     samples = read(turned + "/samples.txt")
     heads = re.findall(r"^--- (step \d+)", samples, re.M)
     row(heads and [head for head in re.findall(r"<h3>(.*?)</h3>", text)] == heads, "a sample of each evaluation, in order", len(heads))
+    for tool in (plot, report):
+        refused("%s without matplotlib" % os.path.basename(tool), 1, "pip install", sys.executable, "-S", tool, a)
     refused("report.py without a folder", 2, "usage", *report_here)
     refused("report.py with an option that it does not know", 2, "usage", *report_here, "--nonsense", a)
 

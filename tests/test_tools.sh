@@ -119,11 +119,17 @@ else
     printf '*** START OF A BOOK\n\n*** END OF IT\n' > "$W/bad/$book"
     rm -rf "$P/data"
     refused "a book with nothing in it" 1 "$book: not the file" $fetch books --mirror "$W/bad"
-    cp "$W/right/names.txt" "$W/bad"
-    run $fetch names --any-edition --mirror "$W/bad"
+    refused "and --any-edition does not take it" 1 "$book: not the file" $fetch books --any-edition --mirror "$W/bad"
     sed 's/line 9$/line 8/' "$W/right/names.txt" > "$W/bad/names.txt"
     rm -rf "$P/data"
     refused "--any-edition is for books only" 1 "names.txt: not the file" $fetch names --any-edition --mirror "$W/bad"
+
+    rm -rf "$P/data"
+    mkdir "$W/bare"
+    for tool in sh sha256sum shasum cut dirname mkdir cat grep rm; do
+        tool=$(command -v "$tool") && ln -s "$tool" "$W/bare/"
+    done
+    refused "neither curl nor wget" 1 "curl or wget is needed" env PATH="$W/bare" sh dev/data/fetch.sh names
 
     # --- fetch.sh: a download that was cut short ------------------------------------------------------------
     # The address is a file, to which curl goes as to a server.  A part that begins with other bytes shows that

@@ -80,8 +80,10 @@ download() { # file, address
         else
             return "$status"
         fi
-    else
+    elif command -v wget > /dev/null; then
         wget -c -O "$1" "$2"
+    else
+        fail "curl or wget is needed, or --mirror FOLDER"
     fi
 }
 
@@ -101,7 +103,7 @@ fetch() { # set, file, sha256, address
     fi
     if [ "$1" = books ] && grep -q '^\*\*\* *START OF' "$part"; then book_cut "$part"; fi
     if ! sum_is "$part" "$3"; then
-        if [ "$1" = books ] && $any; then
+        if [ "$1" = books ] && $any && [ -s "$part" ]; then
             echo "$target: another edition than the one that was measured"
         else
             rm -f "$part"
