@@ -67,6 +67,9 @@ check-tokenizer: build/tokenizer data/gpt2/merges.txt # against tiktoken, tokeni
 check-huggingface: build/train build/tokenizer build/logits # models both ways, and a training
 	$(PYTHON) dev/reference/check_huggingface.py --programs build
 
+check-tools: build/train # what makes texts and draws curves; without matplotlib the curves are left out
+	$(PYTHON) tests/test_tools.py
+
 check-faults: # one line broken at a time: the tests must notice
 	$(PYTHON) dev/planted_faults.py $(if $(PART),--part $(PART))
 
@@ -130,4 +133,4 @@ clean:
 	rm -rf build train tokenizer
 
 .PHONY: all debug run test attack check-reference check-tokenizer check-huggingface check-portability check-static \
-        check-faults bench reproduce report book check-book fuzz-tokenizer fuzz-files clean
+        check-tools check-faults bench reproduce report book check-book fuzz-tokenizer fuzz-files clean
