@@ -92,9 +92,16 @@ build/logits: build/%: dev/reference/%.c $(SOURCES) | build
 build/matmul_steps build/kernels build/step: build/%: dev/bench/%.c $(SOURCES) | build
 	$(CC) $(FLAGS) $(OPENMP) $< -o $@ -lm
 
-bench: build/matmul_steps build/kernels build/step # two minutes, and some more where PyTorch is
+# train.c as a library, for dev/bench/products.py; nothing of its main() is in it.
+build/train.so: $(SOURCES) | build
+	$(CC) $(FLAGS) $(OPENMP) -Wno-unused-const-variable -shared -fPIC -DTRAIN_NO_MAIN train.c \
+	    -o $@ -lm
+
+bench: build/matmul_steps build/kernels build/step build/train.so # two minutes, and some more where PyTorch is
 	GOMP_SPINCOUNT=1000 ./build/matmul_steps
 	GOMP_SPINCOUNT=1000 ./build/kernels
+	if $(PYTHON) -c 'import numpy'; then $(PYTHON) dev/bench/products.py; \
+	else echo 'numpy is not there: dev/bench/products.py is left out'; fi
 	if $(PYTHON) -c 'import torch'; then $(PYTHON) dev/bench/step.py; \
 	else echo 'PyTorch is not there: dev/bench/step.py is left out'; fi
 

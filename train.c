@@ -1073,6 +1073,12 @@ void matrix_product_plain(float *result, size_t pitch, Matrix A, Matrix B, const
  *                     |  the next DEPTH             ...                    zeros past column N
  *
  * 3. Threads share the packing, then take blocks of the result.
+ * 4. A is read where it lies, except where its rows collide: a cache finds the place of a line
+ *    from the low bits of its address, so that rows which lie a multiple of 2 KB apart (512
+ *    floats, as in a matrix of 3,072 columns) share so few places that they throw each other
+ *    out.  Of such an A a thread copies the rows of its block to a pitch that has no such
+ *    factor (Lam, Rothberg and Wolf 1991, "The cache performance and optimizations of blocked
+ *    algorithms": self-interference, and copying as its cure).
  *
  * An element of the result is summed over k in one fixed order, whatever M, N, the number of
  * threads or the place in the tile: so results are the same to the last bit on any number of
@@ -1091,6 +1097,8 @@ enum {
     DEPTH = 768,            /* at most; a panel of 768 x 32 floats is 96 KB */
     PANELS = 64,            /* panels packed at a time: 6 MB, in the last-level cache */
     BLOCK_TILES = 5,        /* tiles of rows that use a panel in turn; their A is some 200 KB */
+    COLLISION = 512,        /* floats: rows a multiple of this apart collide in the cache */
+    COPY_PITCH = DEPTH + 16, /* of such rows once they are copied: an odd number of lines */
     ASK_EVERY = 4,          /* k from one row of the result that is asked for to the next */
     PARALLEL_FLOPS = 200000 /* below this, waking the other threads costs more than they save */
 };
@@ -1330,10 +1338,18 @@ static void product_few_rows(float *result, size_t pitch, Matrix A, Matrix B, co
     }
 }
 
+/* `rows` rows of A, `depth` numbers of each, to rows COPY_PITCH apart. */
+static void rows_copy(float *to, Matrix A, size_t rows, size_t depth) {
+    for (size_t r = 0; r < rows; r++)
+        memcpy(to + r * COPY_PITCH, A.at + r * A.row, depth * sizeof *to);
+}
+
 /* The contract of matrix_product_plain.  A block of the result is one task for one thread. */
 void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
                     size_t M, size_t N, size_t K, bool add) {
     static _Thread_local float storage[PANELS * DEPTH * TILE_COLUMNS]
+        __attribute__((aligned(64)));
+    static _Thread_local float rows_apart[BLOCK_TILES * TILE_ROWS * COPY_PITCH]
         __attribute__((aligned(64)));
     if (M <= FEW_ROWS) {
         product_few_rows(result, pitch, A, B, bias, M, N, K, add);
@@ -1356,16 +1372,22 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
                 panel_pack(packed + n * DEPTH, B, k0, depth, n0 + n,
                            left < TILE_COLUMNS ? left : TILE_COLUMNS);
             }
+            size_t copied = M; /* first row of the block whose copy this thread has: none */
             #pragma omp for schedule(dynamic)
             for (size_t task = 0; task < blocks * panels; task++) {
                 size_t m = task / panels * block_rows, n = task % panels * TILE_COLUMNS;
                 if (m >= M) continue; /* rounding up can leave the last block without rows */
-                panel_multiply(
-                    result + m * pitch + n0 + n, pitch,
-                    (Matrix){A.at + m * A.row + k0 * A.column, A.row, A.column},
-                    packed + n * DEPTH, TILE_COLUMNS, bias && k0 == 0 ? bias + n0 + n : NULL,
-                    M - m < block_rows ? M - m : block_rows,
-                    width - n < TILE_COLUMNS ? width - n : TILE_COLUMNS, depth, add || k0 > 0);
+                size_t rows = M - m < block_rows ? M - m : block_rows;
+                Matrix block = {A.at + m * A.row + k0 * A.column, A.row, A.column};
+                if (A.column == 1 && A.row % COLLISION == 0) {
+                    if (copied != m) rows_copy(rows_apart, block, rows, depth);
+                    copied = m;
+                    block = (Matrix){rows_apart, COPY_PITCH, 1};
+                }
+                panel_multiply(result + m * pitch + n0 + n, pitch, block, packed + n * DEPTH,
+                               TILE_COLUMNS, bias && k0 == 0 ? bias + n0 + n : NULL, rows,
+                               width - n < TILE_COLUMNS ? width - n : TILE_COLUMNS, depth,
+                               add || k0 > 0);
             }
         }
     }
