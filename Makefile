@@ -67,6 +67,9 @@ check-tokenizer: build/tokenizer data/gpt2/merges.txt # against tiktoken, tokeni
 check-huggingface: build/train build/tokenizer build/logits # models both ways, and a training
 	$(PYTHON) dev/reference/check_huggingface.py --programs build
 
+check-tools: build/train # what makes texts and draws curves; without matplotlib the curves are left out
+	$(PYTHON) tests/test_tools.py
+
 check-faults: # one line broken at a time: the tests must notice
 	$(PYTHON) dev/planted_faults.py $(if $(PART),--part $(PART))
 
@@ -89,9 +92,16 @@ build/logits: build/%: dev/reference/%.c $(SOURCES) | build
 build/matmul_steps build/kernels build/step: build/%: dev/bench/%.c $(SOURCES) | build
 	$(CC) $(FLAGS) $(OPENMP) $< -o $@ -lm
 
-bench: build/matmul_steps build/kernels build/step # two minutes, and some more where PyTorch is
+# train.c as a library, for dev/bench/products.py; nothing of its main() is in it.
+build/train.so: $(SOURCES) | build
+	$(CC) $(FLAGS) $(OPENMP) -Wno-unused-const-variable -shared -fPIC -DTRAIN_NO_MAIN train.c \
+	    -o $@ -lm
+
+bench: build/matmul_steps build/kernels build/step build/train.so # two minutes, and some more where PyTorch is
 	GOMP_SPINCOUNT=1000 ./build/matmul_steps
 	GOMP_SPINCOUNT=1000 ./build/kernels
+	if $(PYTHON) -c 'import numpy'; then $(PYTHON) dev/bench/products.py; \
+	else echo 'numpy is not there: dev/bench/products.py is left out'; fi
 	if $(PYTHON) -c 'import torch'; then $(PYTHON) dev/bench/step.py; \
 	else echo 'PyTorch is not there: dev/bench/step.py is left out'; fi
 
@@ -130,4 +140,4 @@ clean:
 	rm -rf build train tokenizer
 
 .PHONY: all debug run test attack check-reference check-tokenizer check-huggingface check-portability check-static \
-        check-faults bench reproduce report book check-book fuzz-tokenizer fuzz-files clean
+        check-tools check-faults bench reproduce report book check-book fuzz-tokenizer fuzz-files clean

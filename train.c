@@ -1073,11 +1073,12 @@ void matrix_product_plain(float *result, size_t pitch, Matrix A, Matrix B, const
  *            ...                           ...                 on results that never leave
  *          A[m+13,k]  ->   [ a a a a ]   [cD0 ][cD1 ]          the registers
  *
- *    28 multiply-adds for 16 loads: the multipliers are busy, not the memory.  The result's own
- *    place in memory is asked for at the beginning and has arrived when the sums are done.
+ *    28 multiply-adds for 16 loads: the multipliers are busy, not the memory.  Meanwhile the
+ *    result's own lines are fetched, so that they are there when the sums are done: one row
+ *    every few k, because asked for all at once they would hold up the rows of B.
  * 2. B is packed first: a panel holds TILE_COLUMNS columns for DEPTH values of k, in the order
- *    in which the tile reads them, and lies in the first-level cache while all tiles of a block
- *    of rows use it.  A transposed B is turned around here, once, and not at every use.
+ *    in which the tile reads them, and lies in the second-level cache while all tiles of a
+ *    block of rows use it.  A transposed B is turned around here, once, not at every use.
  *
  *          B (K,N)    +--------+--------+---        a panel in memory:
  *            DEPTH    | panel0 | panel1 |             k=0: n n n ... n
@@ -1085,6 +1086,12 @@ void matrix_product_plain(float *result, size_t pitch, Matrix A, Matrix B, const
  *                     |  the next DEPTH             ...                    zeros past column N
  *
  * 3. Threads share the packing, then take blocks of the result.
+ * 4. A is read where it lies, except where its rows collide: a cache finds the place of a line
+ *    from the low bits of its address, so that rows which lie a multiple of 2 KB apart (512
+ *    floats, as in a matrix of 3,072 columns) share so few places that they throw each other
+ *    out.  Of such an A a thread copies the rows of its block to a pitch that has no such
+ *    factor (Lam, Rothberg and Wolf 1991, "The cache performance and optimizations of blocked
+ *    algorithms": self-interference, and copying as its cure).
  *
  * An element of the result is summed over k in one fixed order, whatever M, N, the number of
  * threads or the place in the tile: so results are the same to the last bit on any number of
@@ -1100,14 +1107,17 @@ enum { WIDTH = 4, TILE_ROWS = 4, TILE_VECTORS = 3 }; /* 12 + 4 of 16 */
 #endif
 enum {
     TILE_COLUMNS = TILE_VECTORS * WIDTH,
-    DEPTH = 384,            /* at most; a panel of 384 x 32 floats is 48 KB */
-    PANELS = 128,           /* panels packed at a time: 6 MB, in the last-level cache */
-    BLOCK_TILES = 16,       /* tiles of rows that use a panel in turn; their A is some 200 KB */
+    DEPTH = 768,            /* at most; a panel of 768 x 32 floats is 96 KB */
+    PANELS = 64,            /* panels packed at a time: 6 MB, in the last-level cache */
+    BLOCK_TILES = 5,        /* tiles of rows that use a panel in turn; their A is some 200 KB */
+    COLLISION = 512,        /* floats: rows a multiple of this apart collide in the cache */
+    COPY_PITCH = DEPTH + 16, /* of such rows once they are copied: an odd number of lines */
+    ASK_EVERY = 4,          /* k from one row of the result that is asked for to the next */
     PARALLEL_FLOPS = 200000 /* below this, waking the other threads costs more than they save */
 };
 
-/* K is cut into as few pieces of at most DEPTH as there can be, all of one size: 400 into two
- * of 200, not into 384 and 16, which would cost a whole pass over the result for nothing. */
+/* K is cut into as few pieces of at most DEPTH as there can be, all of one size: 800 into two
+ * of 400, not into 768 and 32, which would cost a whole pass over the result for nothing. */
 static size_t piece_depth(size_t K) {
     size_t pieces = (K + DEPTH - 1) / DEPTH;
     return pieces ? (K + pieces - 1) / pieces : 0;
@@ -1144,11 +1154,11 @@ tile_multiply(size_t rows, size_t vectors, float *result, size_t pitch, Matrix A
     const float *group[(TILE_ROWS + 3) / 4];
     UNROLL for (size_t g = 0; g < (rows + 3) / 4; g++) group[g] = A.at + 4 * g * A.row;
     UNROLL for (size_t r = 0; r < rows; r++)
-        UNROLL for (size_t j = 0; j < vectors; j++) {
-            sum[r][j] = (Vector){0};
-            __builtin_prefetch(result + r * pitch + j * WIDTH, 1); /* to be written soon */
-        }
+        UNROLL for (size_t j = 0; j < vectors; j++) sum[r][j] = (Vector){0};
     for (size_t k = 0; k < depth; k++) {
+        if (k % ASK_EVERY == 0 && k / ASK_EVERY < rows)
+            UNROLL for (size_t j = 0; j < vectors; j++)
+                __builtin_prefetch(result + k / ASK_EVERY * pitch + j * WIDTH, 1);
         Vector b[TILE_VECTORS];
         UNROLL for (size_t j = 0; j < vectors; j++) b[j] = vector_load(panel + j * WIDTH);
         UNROLL for (size_t r = 0; r < rows; r++) {
@@ -1341,10 +1351,18 @@ static void product_few_rows(float *result, size_t pitch, Matrix A, Matrix B, co
     }
 }
 
+/* `rows` rows of A, `depth` numbers of each, to rows COPY_PITCH apart. */
+static void rows_copy(float *to, Matrix A, size_t rows, size_t depth) {
+    for (size_t r = 0; r < rows; r++)
+        memcpy(to + r * COPY_PITCH, A.at + r * A.row, depth * sizeof *to);
+}
+
 /* The contract of matrix_product_plain.  A block of the result is one task for one thread. */
 void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
                     size_t M, size_t N, size_t K, bool add) {
     static _Thread_local float storage[PANELS * DEPTH * TILE_COLUMNS]
+        __attribute__((aligned(64)));
+    static _Thread_local float rows_apart[BLOCK_TILES * TILE_ROWS * COPY_PITCH]
         __attribute__((aligned(64)));
     if (M <= FEW_ROWS) {
         product_few_rows(result, pitch, A, B, bias, M, N, K, add);
@@ -1367,16 +1385,22 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
                 panel_pack(packed + n * DEPTH, B, k0, depth, n0 + n,
                            left < TILE_COLUMNS ? left : TILE_COLUMNS);
             }
+            size_t copied = M; /* first row of the block whose copy this thread has: none */
             #pragma omp for schedule(dynamic)
             for (size_t task = 0; task < blocks * panels; task++) {
                 size_t m = task / panels * block_rows, n = task % panels * TILE_COLUMNS;
                 if (m >= M) continue; /* rounding up can leave the last block without rows */
-                panel_multiply(
-                    result + m * pitch + n0 + n, pitch,
-                    (Matrix){A.at + m * A.row + k0 * A.column, A.row, A.column},
-                    packed + n * DEPTH, TILE_COLUMNS, bias && k0 == 0 ? bias + n0 + n : NULL,
-                    M - m < block_rows ? M - m : block_rows,
-                    width - n < TILE_COLUMNS ? width - n : TILE_COLUMNS, depth, add || k0 > 0);
+                size_t rows = M - m < block_rows ? M - m : block_rows;
+                Matrix block = {A.at + m * A.row + k0 * A.column, A.row, A.column};
+                if (A.column == 1 && A.row % COLLISION == 0) {
+                    if (copied != m) rows_copy(rows_apart, block, rows, depth);
+                    copied = m;
+                    block = (Matrix){rows_apart, COPY_PITCH, 1};
+                }
+                panel_multiply(result + m * pitch + n0 + n, pitch, block, packed + n * DEPTH,
+                               TILE_COLUMNS, bias && k0 == 0 ? bias + n0 + n : NULL, rows,
+                               width - n < TILE_COLUMNS ? width - n : TILE_COLUMNS, depth,
+                               add || k0 > 0);
             }
         }
     }

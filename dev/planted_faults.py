@@ -238,6 +238,9 @@ FAULTS = [
     ("matrix_product", "K - k0 < piece ? K - k0 : piece", "piece", "the last panel is too deep", [K]),
     ("matrix_product", "result + m * pitch + n0 + n", "result + m * pitch + n", "the second group of panels", [K]),
     ("matrix_product", "task / panels * block_rows", "task % blocks * block_rows", "tasks are dealt out wrongly", [K]),
+    ("matrix_product", "if (copied != m) rows_copy", "if (copied == M) rows_copy", "colliding rows: always the first block's", [K]),
+    ("matrix_product", "size_t copied = M;", "size_t copied = 0;", "colliding rows: the first block is not copied", [K]),
+    ("rows_copy", "depth * sizeof *to", "(depth - 1) * sizeof *to", "the last number of a copied row", [K]),
 
     # The model
     ("tensor_describe", "t.decay = t.rank == 2", "t.decay = true", "norms and biases decay", [M]),

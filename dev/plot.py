@@ -9,12 +9,15 @@ loss, which is the model in best/.  Where the validation line turns upwards and 
 goes on falling, the model has begun to learn its text by heart.  Needs matplotlib.
 """
 import argparse
-import csv
 import math
 import os
 import sys
 
-import matplotlib
+try:
+    import matplotlib
+except ImportError:
+    sys.exit("%s: matplotlib is not there: pip install -r dev/requirements.txt"
+             % os.path.basename(sys.argv[0]))
 
 matplotlib.use("Agg")
 matplotlib.rcParams["svg.hashsalt"] = "train"  # the same picture, the same bytes
@@ -28,17 +31,22 @@ PANELS = {"loss": "loss", "bits": "bits per byte", "accuracy": "rows right",
 class Run:
     """A run's columns; a field that is empty or not a number is NaN."""
 
-    def __init__(self, folder, label=None):
-        self.folder, self.label = folder, label or os.path.basename(os.path.normpath(folder))
+    def __init__(self, folder, label):
+        self.folder, self.label = folder, label
         path = os.path.join(folder, "log.csv")
         try:
-            with open(path, newline="") as file:
-                rows = list(csv.DictReader(file))
+            with open(path, encoding="ascii", errors="replace") as file:
+                text = file.read()
         except OSError as error:
-            raise SystemExit("plot.py: %s: %s" % (path, error.strerror))
-        if not rows or "step" not in rows[0]:
-            raise SystemExit("plot.py: %s: no steps in it" % path)
-        self.columns = {name: [number(row.get(name)) for row in rows] for name in rows[0] if name}
+            fail("%s: %s" % (path, error.strerror))
+        names, *rows = [line.split(",") for line in text.split("\n")[:-1]] or [[]]
+        # A number whose last digits are missing is still a number, so a cut row must not be drawn.
+        cut = [i for i, row in enumerate(rows, 2) if len(row) != len(names)]
+        if cut or not text.endswith("\n") and rows:
+            fail("%s: line %d is cut short" % (path, (cut or [len(rows) + 2])[0]))
+        if "step" not in names or not rows:
+            fail("%s: no steps in it" % path)
+        self.columns = {name: [number(row[i]) for row in rows] for i, name in enumerate(names)}
 
     def points(self, x, y):
         """The places where both columns have a value."""
@@ -51,6 +59,19 @@ class Run:
         places, losses = self.points(x, "val_loss")
         learned = [(loss, place) for place, loss in zip(places, losses) if place > 0]
         return min(learned)[::-1] if learned else None
+
+
+def fail(message):
+    sys.exit("%s: %s" % (os.path.basename(sys.argv[0]), message))
+
+
+def runs_of(texts):
+    """The runs in folders, each given as FOLDER or FOLDER=NAME.  Without a name it is the last
+    part of the folder's, or all of it where two runs would have the same."""
+    given = [(text.split("=", 1) + [""])[:2] for text in texts]
+    last = [os.path.basename(os.path.abspath(folder)) for folder, _ in given]
+    return [Run(folder, name or (part if last.count(part) == 1 else folder))
+            for (folder, name), part in zip(given, last)]
 
 
 def number(text):
@@ -127,13 +148,13 @@ def figure(runs, x="step", panels=None, log_x=False, thin=0):
     points of a column."""
     for run in runs if thin else []:
         keep = max(1, len(run.columns["step"]) // thin)
-        rows = [i for i in range(len(run.columns["step"]))
-                if i % keep == 0 or not math.isnan(run.columns["val_loss"][i])]
+        validated = set(run.points("step", "val_loss")[0])
+        rows = [i for i, step in enumerate(run.columns["step"]) if i % keep == 0 or step in validated]
         run.columns = {name: [values[i] for i in rows] for name, values in run.columns.items()}
     panels = [panel for panel in panels or ("loss", "accuracy", "lr", "norm")
               if any(has(run, panel, x) for run in runs)]
     if not panels:
-        raise SystemExit("plot.py: nothing to draw against %s" % x)
+        fail("%s: nothing to draw against %s" % (", ".join(run.folder for run in runs), x))
     across = 1 if len(panels) == 1 else 2
     down = -(-len(panels) // across)
     fig, axes = plt.subplots(down, across, figsize=(6.4 * across, 4.0 * down), squeeze=False,
@@ -145,8 +166,13 @@ def figure(runs, x="step", panels=None, log_x=False, thin=0):
     return fig
 
 
+class Parser(argparse.ArgumentParser):
+    def error(self, message):  # one line, where argparse would print all options before it
+        self.exit(2, "plot.py: %s; --help shows the options\n" % message)
+
+
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     p.add_argument("runs", nargs="+", metavar="FOLDER", help="with a log.csv; FOLDER=NAME names it")
     p.add_argument("--out", nargs="+", metavar="FILE", help=".png, .svg or .pdf; default: plot.png\n"
                    "and plot.svg in the first folder")
@@ -155,14 +181,16 @@ def main():
     p.add_argument("--log-x", action="store_true")
     p.add_argument("--thin", type=int, default=0, metavar="N", help="draw at most about N points")
     o = p.parse_args()
-    runs = [Run(*text.split("=", 1)) for text in o.runs]
+    if o.thin < 0:
+        p.error("--thin must be at least 0, not %d" % o.thin)
+    runs = runs_of(o.runs)
     fig = figure(runs, o.x, o.panels, o.log_x, o.thin)
     for path in o.out or [os.path.join(runs[0].folder, "plot." + kind) for kind in ("png", "svg")]:
         metadata = {"Date": None} if path.endswith(".svg") else None
         try:
             fig.savefig(path, dpi=110, metadata=metadata)
         except (OSError, ValueError) as error:
-            sys.exit("plot.py: %s: %s" % (path, error))
+            fail("%s: %s" % (path, error.strerror if isinstance(error, OSError) else error))
         print(path)
 
 

@@ -82,7 +82,7 @@ def picture(runs, x):
 
 
 def page(folders):
-    runs = [plot.Run(folder) for folder in folders]
+    runs = plot.runs_of(folders)
     run, parts = runs[0], []
     best, steps = run.best(), run.columns["step"]
     seconds = run.points("step", "seconds")[1]
@@ -111,12 +111,19 @@ def page(folders):
 
 def main():
     folders = sys.argv[1:]
-    if not folders or folders[0].startswith("-"):
-        sys.exit(__doc__)
-    path = os.path.join(folders[0], "report.html")
+    if "-h" in folders or "--help" in folders:
+        print(__doc__.strip())
+        return
+    if not folders or any(folder.startswith("-") for folder in folders):
+        print("usage: report.py FOLDER [MORE RUNS TO COMPARE IT WITH]", file=sys.stderr)
+        sys.exit(2)
     text = page(folders)
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
+    path = os.path.join(folders[0].split("=")[0], "report.html")
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        plot.fail("%s: %s" % (path, error.strerror))
     print("%s: %d KB" % (path, len(text) // 1000))
 
 

@@ -812,7 +812,8 @@ static void product_check(Product *product, const char *name, size_t M, size_t N
 }
 
 /* Sizes on both sides of every edge: of tiles and panels, of DEPTH, of the columns that are
- * packed at a time, of a block of rows, of the few rows that have a way of their own. */
+ * packed at a time, of a block of rows, of the few rows that have a way of their own; and rows
+ * that collide in the cache and are copied. */
 static void products_check(void) {
     static const size_t sizes[][3] = {
         {1, 1, 1}, {2, 3, 5}, {TILE_ROWS - 1, TILE_COLUMNS - 1, 7},
@@ -821,7 +822,8 @@ static void products_check(void) {
         {FEW_ROWS, PANELS * TILE_COLUMNS + 1, 5}, {FEW_ROWS + 1, PANELS * TILE_COLUMNS + 1, 5},
         {1, 300, 70}, {FEW_ROWS, TILE_COLUMNS + 3, 2 * DEPTH + 1},
         {FEW_ROWS + 1, 2 * TILE_COLUMNS - 1, DEPTH - 1}, {BLOCK_TILES * TILE_ROWS + 6, 40, 30},
-        {2 * BLOCK_TILES * TILE_ROWS + 1, 5, 3}};
+        {2 * BLOCK_TILES * TILE_ROWS + 1, 5, 3},
+        {BLOCK_TILES * TILE_ROWS + 6, 2 * TILE_COLUMNS + 8, 2 * COLLISION}};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
         for (unsigned form = 0; form < 16; form++) {
             const size_t *s = sizes[i];

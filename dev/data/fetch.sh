@@ -12,7 +12,10 @@
 # takes them as they are; figures that were measured on the edition below may then differ in
 # their last digits.
 set -eu
-cd "$(dirname "$0")/../.."
+fail() {
+    echo "fetch.sh: $*" >&2
+    exit 1
+}
 
 # set, file in data/, sha256, address.  The sums of GPT-2's files are those that several public
 # projects pin for revision 607a30d783dfa663caf39e06633721c8d4cfcd7e of openai-community/gpt2.
@@ -35,8 +38,12 @@ sets='' mirror='' any=false
 while [ $# -gt 0 ]; do
     case $1 in
         shakespeare | names | books | gpt2 | gpt2-weights) sets="$sets $1" ;;
-        all) sets='shakespeare names books gpt2' ;;
-        --mirror) mirror=${2:?"--mirror needs a folder"}; shift ;;
+        all) sets="$sets shakespeare names books gpt2" ;;
+        --mirror)
+            [ $# -ge 2 ] || { sets=''; break; }
+            mirror=$(cd "$2" 2> /dev/null && pwd) || fail "--mirror $2: there is no such folder"
+            shift
+            ;;
         --any-edition) any=true ;;
         *) sets=''; break ;;
     esac
@@ -46,6 +53,7 @@ if [ -z "$sets" ]; then
     echo "usage: fetch.sh shakespeare|names|books|gpt2|gpt2-weights|all ... [--mirror FOLDER] [--any-edition]" >&2
     exit 2
 fi
+cd "$(dirname "$0")/../.."
 
 sum_is() { # file, sha256
     [ "$2" = "$( (sha256sum "$1" 2> /dev/null || shasum -a 256 "$1") | cut -d ' ' -f 1)" ]
@@ -57,7 +65,26 @@ book_cut() {
         on && NF { printf "%s%s\n", begun ? blank : "", $0; blank = ""; begun = 1; next }
         on { blank = blank $0 "\n" }
         /^\*\*\* *START OF/ { on = 1 }' > "$1.cut"
-    [ -s "$1.cut" ] && mv "$1.cut" "$1"
+    mv "$1.cut" "$1"
+}
+
+# What is there already is not fetched again.  Where the server cannot begin in the middle, which
+# curl tells by status 33, or what is there is too long for it (HTTP status 416), all of it is.
+download() { # file, address
+    if command -v curl > /dev/null; then
+        status=0
+        code=$(curl -fL --progress-bar -C - -o "$1" -w '%{http_code}' "$2") || status=$?
+        if [ "$status" -eq 33 ] || [ "$code" = 416 ]; then
+            rm -f "$1"
+            curl -fL --progress-bar -o "$1" "$2"
+        else
+            return "$status"
+        fi
+    elif command -v wget > /dev/null; then
+        wget -c -O "$1" "$2"
+    else
+        fail "curl or wget is needed, or --mirror FOLDER"
+    fi
 }
 
 fetch() { # set, file, sha256, address
@@ -68,23 +95,20 @@ fetch() { # set, file, sha256, address
     fi
     mkdir -p "$(dirname "$target")"
     if [ -n "$mirror" ]; then
-        cp "$mirror/$2" "$part"
-    elif [ -f "$part" ] && sum_is "$part" "$3"; then
-        :
-    elif command -v curl > /dev/null; then
-        curl -fL --progress-bar -C - -o "$part" "$4"
-    else
-        wget -c -O "$part" "$4"
+        [ -f "$mirror/$2" ] || fail "$2: it is not in $mirror"
+        cp "$mirror/$2" "$part" || { rm -f "$part"; fail "$2: it could not be copied"; }
+    elif ! { [ -f "$part" ] && sum_is "$part" "$3"; } && ! download "$part" "$4"; then
+        [ -s "$part" ] || rm -f "$part"
+        fail "$2: $4 could not be fetched; the same command goes on where this one stopped"
     fi
     if [ "$1" = books ] && grep -q '^\*\*\* *START OF' "$part"; then book_cut "$part"; fi
     if ! sum_is "$part" "$3"; then
-        if [ "$1" = books ] && $any; then
+        if [ "$1" = books ] && $any && [ -s "$part" ]; then
             echo "$target: another edition than the one that was measured"
         else
             rm -f "$part"
-            echo "fetch.sh: $2: not the file that was expected (its sha256 differs)" >&2
-            [ "$1" != books ] || echo "fetch.sh: --any-edition takes a book as it is now" >&2
-            exit 1
+            [ "$1" != books ] || set -- "$@" '; --any-edition takes a book as it is now'
+            fail "$2: not the file that was expected (its sha256 differs)${5-}"
         fi
     fi
     chmod 644 "$part"

@@ -11,6 +11,7 @@ any version of Python: all that is used of its generator is random(), whose valu
 to stay.
 """
 import argparse
+import bisect
 import itertools
 import os
 import random
@@ -55,26 +56,21 @@ def modular(o, rng):
     """Number n is the byte 128 + n: a token of its own that has nothing to do with its digits,
     so that what a number is must be learned from the table alone."""
     p = o.modulus
-    if not 2 <= p <= 128:
-        sys.exit("make.py: --modulus must be from 2 to 128, not %d" % p)
     return shuffled([bytes([128 + a, 128 + b, ord("="), 128 + (a + b) % p])
                      for a in range(p) for b in range(p)], rng)
 
 
-# Words of two open syllables or more: there are 14,400 of two.
+# Words are two open syllables: there are 14,400.
+MOST_WORDS = 14400
 ONSETS, VOWELS = "b d f g h k l m n p r s t v z br dr gr kl tr sh th pl st".split(), "aeiou"
 
 
 def lexicon(count):
-    """`count` different words, always the same ones: the first few are short."""
+    """`count` different words, the same ones whatever the seed."""
     syllables = [onset + vowel for vowel in VOWELS for onset in ONSETS]
-    words = ("".join(word) for length in itertools.count(2)
-             for word in itertools.product(syllables, repeat=length))
-    # A stride that shares no factor with 120 * 120 spreads the choice over all syllables.
-    first = list(itertools.islice(words, 14400))
-    if count > len(first):
-        sys.exit("make.py: --words must be at most %d" % len(first))
-    return [first[i * 7919 % len(first)] for i in range(count)]
+    words = [first + second for first in syllables for second in syllables]
+    # A stride that shares no factor with their number spreads the choice over all syllables.
+    return [words[i * 7919 % MOST_WORDS] for i in range(count)]
 
 
 def stories(o, rng):
@@ -83,19 +79,20 @@ def stories(o, rng):
     sentences before, so a model must look back to predict the last line.  `words` invented nouns
     and adjectives are drawn with Zipf's law: word r is as likely as 1/r."""
     words = lexicon(o.words)
-    third = max(1, len(words) // 3)
+    third = len(words) // 3
     things, places, properties = words[:third], words[third : 2 * third], words[2 * third :]
-    things, places, properties = (part or words for part in (things, places, properties))
     people = "Anna Ben Clara David Emma Felix Greta Hugo Ida Jonas Klara Leo".split()
 
+    # sums[n][r]: how likely the first r + 1 of n choices are together, but for a factor.
+    sums = {len(part): list(itertools.accumulate(1 / (rank + 1) for rank in range(len(part))))
+            for part in (things, places, properties, people)}
+
     def pick(choices, but=None):
-        weights = [0 if choice == but else 1 / (rank + 1) for rank, choice in enumerate(choices)]
-        at = rng.random() * sum(weights)
-        for choice, weight in zip(choices, weights):
-            at -= weight
-            if at < 0:
+        below = sums[len(choices)]
+        while True:
+            choice = choices[bisect.bisect_right(below, rng.random() * below[-1])]
+            if choice != but:
                 return choice
-        return choices[0]
 
     size = 0
     while size < o.bytes:
@@ -121,26 +118,46 @@ def stories(o, rng):
 MAKERS = {maker.__name__: maker for maker in (names, sorting, addition, modular, stories)}
 
 
-def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+class Parser(argparse.ArgumentParser):
+    def error(self, message):  # one line, where argparse would print all options before it
+        self.exit(2, "make.py: %s; --help shows the options\n" % message)
+
+
+def options():
+    p = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     p.add_argument("what", choices=sorted(MAKERS))
-    p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--seed", type=int, default=1, help="default 1")
     p.add_argument("--out", metavar="FILE", help="default: data/WHAT.txt (names: data/names-shuffled.txt)")
-    p.add_argument("--modulus", type=int, default=97, help="default 97")
+    p.add_argument("--modulus", type=int, default=97, help="of modular; default 97")
     p.add_argument("--bytes", type=int, default=1000000, help="of stories, about; default 1000000")
     p.add_argument("--words", type=int, default=200, help="of stories: invented words; default 200")
     o = p.parse_args()
-    if o.bytes < 1 or o.words < 3:
-        p.error("--bytes must be at least 1, --words at least 3")
+    # The generator takes the absolute value of its seed: -1 would be 1 again.
+    for name, low, high in (("seed", 0, 2**63), ("modulus", 2, 128), ("bytes", 1, 2**63),
+                            ("words", 3, MOST_WORDS)):
+        if not low <= getattr(o, name) <= high:
+            p.error("--%s must be from %d to %d, not %d" % (name, low, high, getattr(o, name)))
+    return o
+
+
+def main():
+    o = options()
     name = "names-shuffled" if o.what == "names" else o.what
     path = o.out or os.path.join(ROOT, "data", name + ".txt")
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    lines = MAKERS[o.what](o, random.Random(o.seed))
     count, unfinished = 0, "%s.%d.part" % (path, os.getpid())
-    with open(unfinished, "wb") as file:
-        for line in MAKERS[o.what](o, random.Random(o.seed)):
-            file.write((line if isinstance(line, bytes) else line.encode()) + b"\n")
-            count += 1
-    os.replace(unfinished, path)
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        with open(unfinished, "wb") as file:
+            for line in lines:
+                file.write((line if isinstance(line, bytes) else line.encode()) + b"\n")
+                count += 1
+        os.replace(unfinished, path)
+    except OSError as error:
+        sys.exit("make.py: %s: %s" % (path, error.strerror))
+    finally:
+        if os.path.exists(unfinished):
+            os.remove(unfinished)
     print("%s: %d lines" % (os.path.relpath(path), count))
 
 

@@ -4,7 +4,10 @@
 source='our own comparison; see characters'
 published='none; less than characters.sh at equal compute'
 figures='val_bits_per_byte:lowest'
-prepare() { fetch books; }
+prepare() {
+    [ -z "${PYTORCH-}" ] || [ -f out/bpe-1/vocab.json ] || fail "PyTorch takes the vocabulary of out/bpe-1: train that first, without PYTORCH"
+    fetch books
+}
 settings='--data data/war-and-peace.txt --validation 0.05 --test 0
     --layers 4 --heads 4 --channels 128 --context 64 --batch 12 --steps 1257 --order windows
     --lr 1e-3 --warmup 100 --weight-decay 0.1 --beta2 0.99 --clip 1 --eval-every 419'

@@ -8,3 +8,4 @@ prepare() { fetch shakespeare gpt2 gpt2-weights; }
 settings='--data data/tinyshakespeare.txt --init data/gpt2 --validation 0.1 --test 0 --context 64 --batch 4 --steps 40
     --lr 1e-4 --schedule constant --warmup 0 --weight-decay 0 --beta2 0.999 --clip 0 --dropout 0 --eval-every 10 --eval-batches 5'
 ours='--log-every 1 --sample 64'
+pytorch=none

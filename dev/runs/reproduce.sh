@@ -6,9 +6,11 @@
 #     PYTORCH=1 sh dev/runs/reproduce.sh names      the same settings in PyTorch, with $PYTHON
 #     ONLY=summary sh dev/runs/reproduce.sh names   only the table, from the runs that are there
 #     MIRROR=FOLDER ...                             data from a folder instead of the network
+#     THREADS=1 ...                                 one thread; otherwise one per core
 #
 # dev/runs/NAME.sh holds the settings of a run: where they come from, what was published, how
-# its text is made, and the options.  `settings` are those of both programs.
+# its text is made, and the options.  `settings` are those of both programs, `ours` and `pytorch`
+# those of one; pytorch=none: PyTorch cannot repeat it here.
 set -eu
 cd "$(dirname "$0")/../.."
 name=${1-}
@@ -18,8 +20,13 @@ if [ $# -ne 1 ] || [ ! -f "dev/runs/$name.sh" ] || [ "$name" = reproduce ]; then
 fi
 fetch() { sh dev/data/fetch.sh "$@" ${MIRROR:+--mirror "$MIRROR"}; }
 make_text() { "$python" dev/data/make.py "$@"; }
+fail() {
+    echo "reproduce.sh: $*" >&2
+    exit 1
+}
 python=${PYTHON:-python3} seeds=${SEEDS:-1 2 3} ours='' pytorch=''
 . "dev/runs/$name.sh"
+[ -z "${PYTORCH-}" ] || [ "$pytorch" != none ] || fail "$name has no counterpart in PyTorch here"
 
 # A column of the log.csv files that are named: its lowest or last value in each, or, where a
 # number is given, the first step at which it is that high; and mean and deviation over them.
@@ -27,8 +34,13 @@ summary() { # title, column, which, files
     title=$1 column=$2 which=$3
     shift 3
     awk -F, -v title="$title" -v column="$column" -v which="$which" '
-        FNR == 1 { if (file++) end(); for (at = 1; $at != column; at++); value = ""; next }
-        $at == "" { next }
+        FNR == 1 {
+            if (file++) end()
+            for (at = NF; at && $at != column; at--);
+            value = ""
+            next
+        }
+        !at || $at == "" { next }
         which == "last" || which == "lowest" && (value == "" || $at + 0 < value) { value = $at + 0; step = $1 }
         which + 0 && value == "" && $at >= which { value = $1 }
         function end() {
@@ -37,7 +49,7 @@ summary() { # title, column, which, files
             n++; sum += value; square += value * value
         }
         END {
-            end()
+            if (file) end()
             printf "%-10s %s\n", title, which + 0 ? column " reaches " which " at step" shown : which " " column shown
             if (!n) exit
             d = n > 1 ? (square - sum * sum / n) / (n - 1) : 0
@@ -50,7 +62,7 @@ if [ "${ONLY-}" != summary ]; then
     [ -n "${PYTORCH-}" ] || make -s build/train
     for seed in $seeds; do
         if [ -n "${PYTORCH-}" ]; then
-            "$python" dev/reference/train_pytorch.py $settings $pytorch --seeds "$seed" --threads "${THREADS:-$(nproc)}" --out "out/$name-pytorch-"
+            "$python" dev/reference/train_pytorch.py $settings $pytorch --seeds "$seed" --threads "${THREADS:-$(getconf _NPROCESSORS_ONLN)}" --out "out/$name-pytorch-"
         else
             ./build/train $settings $ours --seed "$seed" ${THREADS:+--threads "$THREADS"} --out "out/$name-$seed" --overwrite
         fi
@@ -58,14 +70,16 @@ if [ "${ONLY-}" != summary ]; then
 fi
 echo
 echo "$name: $source"
+found=0
 for kind in '' pytorch-; do
     set --
     for seed in $seeds; do
         [ ! -f "out/$name-$kind$seed/log.csv" ] || set -- "$@" "out/$name-$kind$seed/log.csv"
     done
-    title=${kind:+PyTorch}
+    title=${kind:+PyTorch} found=$((found + $#))
     for figure in $figures; do
         [ $# -eq 0 ] || summary "${title:-train.c}" "${figure%:*}" "${figure#*:}" "$@"
     done
 done
 echo "published  $published"
+[ "$found" -gt 0 ] || fail "no run of seed $seeds has left a log.csv in out/$name-SEED"
