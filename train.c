@@ -64,6 +64,9 @@
 #define TOKENIZER_NO_MAIN
 #include "tokenizer.c" /* first: it says on which systems this cannot run */
 #include <dirent.h>
+#if defined(__AVX512BF16__)
+#include <immintrin.h> /* one instruction, for --precision bf16 */
+#endif
 #include <math.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -1135,6 +1138,61 @@ static inline Vector vector_load(const float *from) { /* from any address */
 
 static inline void vector_store(float *to, Vector v) { memcpy(to, &v, sizeof v); }
 
+/* As many integers of the same size: the bits of a Vector, and places in it. */
+typedef uint32_t Words __attribute__((vector_size(4 * WIDTH)));
+
+/* --- Mixed precision ---------------------------------- [glossary: Mixed precision] ----------
+ * A bf16 is the upper half of a float: 8 bits of exponent, so that nothing overflows which did
+ * not before, but 8 significant bits instead of 24.  With --precision bf16 the numbers of both
+ * operands of matrix_product are rounded to bf16; the product of two of them needs 16 bits and
+ * is exact in float, and all sums are floats.  So are the weights, which AdamW moves by less
+ * than a bf16 of their size could show ("master weights"), the activations, the gradients, the
+ * moments, and everything that is no matrix product; and so are products of a few rows, with
+ * which a model writes (Micikevicius et al. 2017,
+ * arXiv:1710.03740, sections 3.1 and 3.3; Kalamkar et al. 2019, arXiv:1905.12322, section 3, on
+ * bf16, which needs no loss scaling).  Attention's own products stay in float.
+ *
+ * A pair is two bf16 in the room of a float, the earlier k in its lower half.  Some processors
+ * multiply pairs and add both products to a sum of floats in one instruction, twice the work in
+ * the same time; C has no word for it, so here stands the only intrinsic of this file.  All
+ * others unpack the pair, and are slower than with floats: there the option shows what bf16
+ * does to the loss, and no more. */
+#if defined(__AVX512BF16__)
+#define BF16_IN_HARDWARE true
+#else
+#define BF16_IN_HARDWARE false
+#endif
+enum { FLOAT32, BF16 };
+static const char *const PRECISION_NAMES[] = {"float32", "bf16", NULL};
+static int product_precision = FLOAT32; /* --precision; set before the first product */
+
+/* Rounded to the nearest bf16, halfway cases to the even one.  NaN stays NaN. */
+static inline uint32_t bf16_bits(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    uint32_t nearest = bits + 0x7fff + (bits >> 16 & 1);
+    return (x != x ? bits | 0x400000 : nearest) >> 16;
+}
+
+static inline uint32_t bf16_pair(float first, float second) {
+    return bf16_bits(first) | bf16_bits(second) << 16;
+}
+
+/* sum + first a * first b + second a * second b, for one pair a and WIDTH pairs b. */
+static inline Vector pairs_multiply_add(Vector sum, uint32_t a, Vector b) {
+#if defined(__AVX512BF16__)
+    Words everywhere = (Words){0} + a;
+    return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)everywhere, (__m512bh)b);
+#else
+    uint32_t halves[2] = {a << 16, a & 0xffff0000};
+    float first, second;
+    memcpy(&first, &halves[0], sizeof first);
+    memcpy(&second, &halves[1], sizeof second);
+    sum += first * (Vector)((Words)b << 16);
+    return sum + second * (Vector)((Words)b & 0xffff0000);
+#endif
+}
+
 /* The loops over a tile must be unrolled in full, or its results do not stay in registers. */
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
@@ -1145,9 +1203,10 @@ static inline void vector_store(float *to, Vector v) { memcpy(to, &v, sizeof v);
 /* One tile: `rows` rows of A (row 0 begins at A.at) against `vectors` vectors of a panel of B,
  * whose row k begins at panel + k*panel_pitch.  It is compiled once for each number of rows,
  * which is a constant in every call.  Rows are addressed in groups of four: a processor adds
- * 0, 1 or 2 strides to an address for nothing, but has no registers for 14 addresses. */
+ * 0, 1 or 2 strides to an address for nothing, but has no registers for 14 addresses.  With
+ * `pairs`, a constant too, every number of A and of the panel is a pair for two k. */
 static inline __attribute__((always_inline)) void
-tile_multiply(size_t rows, size_t vectors, float *result, size_t pitch, Matrix A,
+tile_multiply(size_t rows, size_t vectors, bool pairs, float *result, size_t pitch, Matrix A,
               const float *panel, size_t panel_pitch, const float *bias, size_t depth,
               bool add) {
     Vector sum[TILE_ROWS][TILE_VECTORS];
@@ -1162,8 +1221,12 @@ tile_multiply(size_t rows, size_t vectors, float *result, size_t pitch, Matrix A
         Vector b[TILE_VECTORS];
         UNROLL for (size_t j = 0; j < vectors; j++) b[j] = vector_load(panel + j * WIDTH);
         UNROLL for (size_t r = 0; r < rows; r++) {
-            float a_rk = group[r / 4][r % 4 * A.row];
-            UNROLL for (size_t j = 0; j < vectors; j++) sum[r][j] += a_rk * b[j];
+            const float *a_rk = &group[r / 4][r % 4 * A.row];
+            uint32_t pair;
+            memcpy(&pair, a_rk, sizeof pair);
+            UNROLL for (size_t j = 0; j < vectors; j++)
+                if (pairs) sum[r][j] = pairs_multiply_add(sum[r][j], pair, b[j]);
+                else sum[r][j] += *a_rk * b[j];
         }
         UNROLL for (size_t g = 0; g < (rows + 3) / 4; g++) group[g] += A.column;
         panel += panel_pitch;
@@ -1180,9 +1243,10 @@ tile_multiply(size_t rows, size_t vectors, float *result, size_t pitch, Matrix A
 
 /* All M rows of A against one panel, a tile at a time.  At the right border of the result,
  * where there are fewer than TILE_COLUMNS columns, the tile goes to a scratch first. */
-static void panel_multiply(float *result, size_t pitch, Matrix A, const float *panel,
-                           size_t panel_pitch, const float *bias, size_t M, size_t columns,
-                           size_t depth, bool add) {
+static inline __attribute__((always_inline)) void
+panel_multiply_as(bool pairs, float *result, size_t pitch, Matrix A, const float *panel,
+                  size_t panel_pitch, const float *bias, size_t M, size_t columns, size_t depth,
+                  bool add) {
     float scratch[TILE_ROWS * TILE_COLUMNS];
     bool border = columns < TILE_COLUMNS;
     for (size_t m = 0; m < M; m += TILE_ROWS) {
@@ -1195,8 +1259,8 @@ static void panel_multiply(float *result, size_t pitch, Matrix A, const float *p
 #define TILE(r)                                                                                \
     case r:                                                                                    \
         if (r <= TILE_ROWS)                                                                    \
-            tile_multiply(r, TILE_VECTORS, to, to_pitch, from, panel, panel_pitch, to_bias,    \
-                          depth, to_add);                                                      \
+            tile_multiply(r, TILE_VECTORS, pairs, to, to_pitch, from, panel, panel_pitch,      \
+                          to_bias, depth, to_add);                                             \
         break
         switch (rows) {
             TILE(14); TILE(13); TILE(12); TILE(11); TILE(10); TILE(9); TILE(8);
@@ -1211,13 +1275,26 @@ static void panel_multiply(float *result, size_t pitch, Matrix A, const float *p
     }
 }
 
+static void panel_multiply(float *result, size_t pitch, Matrix A, const float *panel,
+                           size_t panel_pitch, const float *bias, size_t M, size_t columns,
+                           size_t depth, bool add) {
+    panel_multiply_as(false, result, pitch, A, panel, panel_pitch, bias, M, columns, depth,
+                      add);
+}
+
+/* The same with A and the panel in pairs; depth counts pairs. */
+static void panel_multiply_pairs(float *result, size_t pitch, Matrix A, const float *panel,
+                                 size_t panel_pitch, const float *bias, size_t M,
+                                 size_t columns, size_t depth, bool add) {
+    panel_multiply_as(true, result, pitch, A, panel, panel_pitch, bias, M, columns, depth, add);
+}
+
 /* The first, or the second, halves of two vectors merged: a0 b0 a1 b1 ...  The compilers have
  * different names for it. */
 #if defined(__clang__)
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-typedef int Places __attribute__((vector_size(4 * WIDTH)));
-#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (Places){__VA_ARGS__})
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (Words){__VA_ARGS__})
 #endif
 #if defined(__AVX512F__)
 #define MERGE_FIRST(a, b)                                                                      \
@@ -1333,7 +1410,7 @@ static void product_few_rows(float *result, size_t pitch, Matrix A, Matrix B, co
                     size_t rows = columns - n < TILE_ROWS ? columns - n : TILE_ROWS;
                     Matrix from = {b + n * B.column, B.column, B.row};
                     if (rows == TILE_ROWS && M <= WIDTH) /* one vector holds all M */
-                        tile_multiply(TILE_ROWS, 1, turned, TILE_COLUMNS, from, panel,
+                        tile_multiply(TILE_ROWS, 1, false, turned, TILE_COLUMNS, from, panel,
                                       TILE_COLUMNS, NULL, depth, false);
                     else
                         panel_multiply(turned, TILE_COLUMNS, from, panel, TILE_COLUMNS, NULL,
@@ -1351,10 +1428,49 @@ static void product_few_rows(float *result, size_t pitch, Matrix A, Matrix B, co
     }
 }
 
-/* `rows` rows of A, `depth` numbers of each, to rows COPY_PITCH apart. */
-static void rows_copy(float *to, Matrix A, size_t rows, size_t depth) {
+/* `rows` rows of A, `depth` numbers of each, to rows COPY_PITCH apart.  Returns where they are.
+ */
+static Matrix rows_copy(float *to, Matrix A, size_t rows, size_t depth) {
     for (size_t r = 0; r < rows; r++)
         memcpy(to + r * COPY_PITCH, A.at + r * A.row, depth * sizeof *to);
+    return (Matrix){to, COPY_PITCH, 1};
+}
+
+/* Two rows of a packed panel become one of pairs; an odd last row gets zeros beside it. */
+static void panel_to_pairs(float *panel, size_t depth) {
+    for (size_t k = 0; k < depth; k += 2) {
+        const float *first = panel + k * TILE_COLUMNS, *second = first + TILE_COLUMNS;
+        uint32_t pairs[TILE_COLUMNS];
+        for (size_t n = 0; n < TILE_COLUMNS; n++)
+            pairs[n] = bf16_pair(first[n], k + 1 < depth ? second[n] : 0);
+        memcpy(panel + k / 2 * TILE_COLUMNS, pairs, sizeof pairs);
+    }
+}
+
+/* `rows` rows of A in pairs, `depth` numbers of each.  They lie as A lies, so that both sides
+ * are read and written in order: rows side by side, or, where A is transposed, columns.
+ * Returns where they are. */
+static Matrix rows_to_pairs(float *to, Matrix A, size_t rows, size_t depth) {
+    size_t step = A.row == 1 ? BLOCK_TILES * TILE_ROWS : 1; /* from a pair to the next k's */
+    Matrix pairs = {to, A.row == 1 ? 1 : COPY_PITCH, step};
+    if (A.row == 1)
+        for (size_t k = 0; k < depth; k += 2) {
+            const float *first = A.at + k * A.column;
+            const float *second = k + 1 < depth ? first + A.column : NULL;
+            uint32_t row[BLOCK_TILES * TILE_ROWS];
+            for (size_t r = 0; r < rows; r++)
+                row[r] = bf16_pair(first[r], second ? second[r] : 0);
+            memcpy(to + k / 2 * step, row, rows * sizeof *row);
+        }
+    else
+        for (size_t r = 0; r < rows; r++) {
+            uint16_t row[DEPTH + 1]; /* numbers side by side are pairs */
+            for (size_t k = 0; k < depth; k++)
+                row[k] = (uint16_t)bf16_bits(A.at[r * A.row + k * A.column]);
+            row[depth] = 0;
+            memcpy(to + r * COPY_PITCH, row, (depth + 1) / 2 * 2 * sizeof *row);
+        }
+    return pairs;
 }
 
 /* The contract of matrix_product_plain.  A block of the result is one task for one thread. */
@@ -1362,8 +1478,9 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
                     size_t M, size_t N, size_t K, bool add) {
     static _Thread_local float storage[PANELS * DEPTH * TILE_COLUMNS]
         __attribute__((aligned(64)));
-    static _Thread_local float rows_apart[BLOCK_TILES * TILE_ROWS * COPY_PITCH]
+    static _Thread_local float own_rows[BLOCK_TILES * TILE_ROWS * COPY_PITCH]
         __attribute__((aligned(64)));
+    const bool pairs = product_precision == BF16;
     if (M <= FEW_ROWS) {
         product_few_rows(result, pitch, A, B, bias, M, N, K, add);
         return;
@@ -1384,7 +1501,9 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
                 size_t n = p * TILE_COLUMNS, left = width - n;
                 panel_pack(packed + n * DEPTH, B, k0, depth, n0 + n,
                            left < TILE_COLUMNS ? left : TILE_COLUMNS);
+                if (pairs) panel_to_pairs(packed + n * DEPTH, depth);
             }
+            Matrix copy = {0};
             size_t copied = M; /* first row of the block whose copy this thread has: none */
             #pragma omp for schedule(dynamic)
             for (size_t task = 0; task < blocks * panels; task++) {
@@ -1392,15 +1511,18 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
                 if (m >= M) continue; /* rounding up can leave the last block without rows */
                 size_t rows = M - m < block_rows ? M - m : block_rows;
                 Matrix block = {A.at + m * A.row + k0 * A.column, A.row, A.column};
-                if (A.column == 1 && A.row % COLLISION == 0) {
-                    if (copied != m) rows_copy(rows_apart, block, rows, depth);
+                if (pairs || (A.column == 1 && A.row % COLLISION == 0)) {
+                    if (copied != m)
+                        copy = pairs ? rows_to_pairs(own_rows, block, rows, depth)
+                                     : rows_copy(own_rows, block, rows, depth);
                     copied = m;
-                    block = (Matrix){rows_apart, COPY_PITCH, 1};
+                    block = copy;
                 }
-                panel_multiply(result + m * pitch + n0 + n, pitch, block, packed + n * DEPTH,
-                               TILE_COLUMNS, bias && k0 == 0 ? bias + n0 + n : NULL, rows,
-                               width - n < TILE_COLUMNS ? width - n : TILE_COLUMNS, depth,
-                               add || k0 > 0);
+                (pairs ? panel_multiply_pairs : panel_multiply)(
+                    result + m * pitch + n0 + n, pitch, block, packed + n * DEPTH, TILE_COLUMNS,
+                    bias && k0 == 0 ? bias + n0 + n : NULL, rows,
+                    width - n < TILE_COLUMNS ? width - n : TILE_COLUMNS,
+                    pairs ? (depth + 1) / 2 : depth, add || k0 > 0);
             }
         }
     }
@@ -3124,7 +3246,7 @@ typedef struct {
     int order;
     double lr, min_lr;
     size_t warmup, cooldown;
-    int schedule;
+    int schedule, precision;
     double weight_decay, beta1, beta2, eps, clip;
     const char *data[64]; /* up to the first NULL */
     bool rows;
@@ -3869,6 +3991,8 @@ static const struct OptionRow {
     {"recompute", "tir", FLAG, AT(recompute), 0, 0, NULL, NULL,
      "keep less for the backward pass and compute it again: less memory, more time",
      "Activation checkpointing (recomputation)"},
+    {"precision", "te", CHOICE, AT(precision), 0, 0, PRECISION_NAMES, NULL,
+     "what matrix products multiply; weights and sums are float32 always", "Mixed precision"},
     {"steps", "tir", COUNT, AT(steps), 1, 1e12, NULL, "2000", "updates of the weights",
      "Iteration / step"},
     {"order", "t", CHOICE, AT(order), 0, 0, ORDER_NAMES, NULL,
@@ -4408,7 +4532,10 @@ static void command_train(const Options *o, const SafeTensors *state) {
     run.schedule = (Schedule){o->schedule, (float)o->lr, (float)o->min_lr,
                               o->warmup,   o->steps,     o->cooldown};
     run.peak = peak_flops();
-    fprintf(stderr, "%d threads, %.0f GFLOP/s at best\n\n", thread_count(), run.peak / 1e9);
+    fprintf(stderr, "%d threads, %.0f GFLOP/s at best%s\n\n", thread_count(), run.peak / 1e9,
+            o->precision == FLOAT32 ? ""
+            : BF16_IN_HARDWARE      ? ", with floats; products in bf16"
+                                    : "; products in bf16, which this program must imitate");
     if (o->profile) {
         run_profile(&run);
         run_destroy(&run);
@@ -4554,6 +4681,7 @@ int main(int argc, char **argv) {
         options_check(&options, given, command);
     }
     threads_set(options.threads);
+    product_precision = options.precision;
     switch (command) {
     case 'h': help_print(); break;
     case 't': command_train(&options, state); break;

@@ -85,6 +85,18 @@ printf '\001\000\002' > "$W/odd.bin"
 printf '\001\000\002\000' > "$W/val.bin"
 state > "$W/before"
 
+# --- Products in bf16 change the numbers, and little ---------------------------------------------------
+for precision in float32 bf16; do
+    run --data "$W/text.txt" $small --channels 32 --steps 60 --eval-every 60 --precision $precision --out "$W/$precision"
+    [ "$status" -eq 0 ]
+    row $? "--precision $precision trains: exit $status"
+done
+losses=$(for precision in float32 bf16; do tail -n 1 "$W/$precision/log.csv" | cut -d, -f4,5; done | tr '\n,' '  ')
+echo "$losses" | awk '{ train = $1 - $3; validation = $2 - $4
+    exit !(train != 0 && train * train < 0.0004 && validation != 0 && validation * validation < 0.0004) }'
+row $? "training and validation loss in float32, then in bf16: $losses"
+rm -r "$W/float32"
+
 # --- Texts that are none -----------------------------------------------------------------------------
 new="--out $W/new $small --steps 4"
 bad "an empty file" 1 empty.txt --data "$W/empty.txt" $new
@@ -151,6 +163,8 @@ bad "an option of another command: generate" 2 --lr generate --model "$W/good" -
 bad "an option of another command: eval" 2 --steps eval --model "$W/good" --steps 1
 bad "an option of another command: info" 2 --prompt info --prompt hello
 bad "an unknown preset" 2 --preset $data --preset mega
+bad "an unknown precision" 2 --precision $data --precision fp16
+bad "a resumed run of another precision" 2 "precision" --resume "$W/bf16" --data "$W/text.txt" --steps 70 --precision float32
 bad "an unknown schedule" 2 --schedule $data --schedule cos
 bad "an unknown part" 2 --split eval --model "$W/good" $data --split training
 bad "--answer-after without --rows" 2 --rows $data --answer-after = --out "$W/new"
@@ -356,7 +370,7 @@ for command in train generate eval info; do
     [ "$status" -eq 0 ] && cmp -s "$W/out" "$W/help"
     row $? "$command --help says the same"
 done
-for name in preset data validation test vocab layers heads channels context no-bias dropout batch micro-batch steps order lr min-lr \
+for name in preset data validation test vocab layers heads channels context no-bias dropout batch micro-batch precision steps order lr min-lr \
             schedule warmup cooldown weight-decay beta1 beta2 eps clip eval-every eval-batches patience log-every sample out overwrite \
             init model split prompt tokens temperature top-k top-p seed threads; do
     grep -q -e "^  --$name " "$W/help" || fail "--help does not name --$name"

@@ -750,7 +750,16 @@ static double *doubles(const float *x, size_t count) {
 typedef void Product(float *, size_t, Matrix, Matrix, const float *, size_t, size_t, size_t,
                      bool);
 
-/* One product against the same sum in double.  `form` says what is transposed and what is in
+/* The bf16 nearest to x, with arithmetic instead of bits: 8 significant digits, of two equally
+ * near ones the even one.  For the size of the numbers here. */
+static double rounded_to_bf16(double x) {
+    int exponent;
+    double mantissa = frexp(x, &exponent);
+    return ldexp(nearbyint(ldexp(mantissa, 8)), exponent - 8);
+}
+
+/* One product against the same sum in double, with --precision bf16 of rounded operands, which
+ * is not asked of few rows: they are multiplied as floats.  `form` says what is transposed and what is in
  * the result before.  Rows lie further apart than they are long; the room between must stay as
  * it was. */
 static void product_check(Product *product, const char *name, size_t M, size_t N, size_t K,
@@ -766,12 +775,14 @@ static void product_check(Product *product, const char *name, size_t M, size_t N
     product(result, pitch, A, B, with_bias ? bias : NULL, M, N, K, add);
 
     double distance = 0, norm = 0;
-    bool between = true;
+    bool between = true, rounded = product_precision == BF16 && M > FEW_ROWS;
     for (size_t m = 0; m < M; m++) {
         for (size_t n = 0; n < N; n++) {
             double sum = add ? start[m * pitch + n] : with_bias ? bias[n] : 0;
-            for (size_t k = 0; k < K; k++)
-                sum += (double)A.at[m * A.row + k * A.column] * B.at[k * B.row + n * B.column];
+            for (size_t k = 0; k < K; k++) {
+                double x = A.at[m * A.row + k * A.column], y = B.at[k * B.row + n * B.column];
+                sum += rounded ? rounded_to_bf16(x) * rounded_to_bf16(y) : x * y;
+            }
             distance += (result[m * pitch + n] - sum) * (result[m * pitch + n] - sum);
             norm += sum * sum;
         }
@@ -782,7 +793,8 @@ static void product_check(Product *product, const char *name, size_t M, size_t N
      * add up like a random walk: sqrt(K) units in the last place at the very most. */
     double error = sqrt(distance / norm), allowed = 0x1p-23 * sqrt((double)K + 1);
     check(norm > 1e-6 && error <= allowed && between,
-          "%s %zu %zu %zu%s%s%s%s %*s error %8.2e  at most %8.2e", name, M, N, K,
+          "%s%s %zu %zu %zu%s%s%s%s %*s error %8.2e  at most %8.2e", name,
+          product_precision == BF16 ? " in bf16" : "", M, N, K,
           a_turned ? " A transposed" : "", b_turned ? " B transposed" : "", add ? " adds" : "",
           with_bias ? " with bias" : "", 4, "", error, allowed);
 
@@ -799,15 +811,16 @@ static void product_check(Product *product, const char *name, size_t M, size_t N
     omp_set_num_threads(before);
 #endif
     /* A row is the same alone as among others: inference with a cache rests on that. */
-    for (size_t m = 0; m < M && promised; m += 1 + M / 5) {
+    for (size_t m = 0; m < M && promised && !rounded; m += 1 + M / 5) {
         memcpy(row, start + m * pitch, N * sizeof *row);
         product(row, N, (Matrix){A.at + m * A.row, A.row, A.column}, B, with_bias ? bias : NULL,
                 1, N, K, add);
         same = same && memcmp(row, result + m * pitch, N * sizeof *row) == 0;
     }
     if (promised)
-        check(same, "%s %zu %zu %zu same bits on any number of threads, and row by row", name,
-              M, N, K);
+        check(same, "%s%s %zu %zu %zu same bits on any number of threads%s", name,
+              product_precision == BF16 ? " in bf16" : "", M, N, K,
+              rounded ? "" : ", and row by row");
     free(a), free(b), free(bias), free(start), free(result), free(again), free(row);
 }
 
@@ -829,6 +842,9 @@ static void products_check(void) {
             const size_t *s = sizes[i];
             if ((form & 12) == 12) continue; /* a bias is for results that are set */
             product_check(matrix_product, "matrix_product", s[0], s[1], s[2], form);
+            product_precision = BF16;
+            product_check(matrix_product, "matrix_product", s[0], s[1], s[2], form);
+            product_precision = FLOAT32;
             if (s[0] * s[1] * s[2] < 100000)
                 product_check(matrix_product_plain, "matrix_product_plain", s[0], s[1], s[2],
                               form);
@@ -1024,6 +1040,66 @@ static void adamw_case_check(const SafeTensors *file, const char *c, size_t N, s
     free(first_name), free(gradient[0]), free(gradient[1]);
 }
 
+/* --precision bf16 against PyTorch: the rounding bit by bit, with ties, infinities and NaNs;
+ * then the three products of a linear layer. */
+static void mixed_precision_check(void) {
+    SafeTensors *file = safetensors_open("tests/reference/mixed_precision.safetensors");
+    enum { COUNT = 2512 };
+    const int32_t *x = reference_find(file, "rounding/x", "I32", COUNT, false);
+    const int32_t *y = reference_find(file, "rounding/y", "I32", COUNT, false);
+    size_t wrong = 0;
+    for (size_t i = 0; i < COUNT; i++) {
+        float number, expected, result;
+        memcpy(&number, &x[i], sizeof number);
+        memcpy(&expected, &y[i], sizeof expected);
+        uint32_t bits = bf16_bits(number) << 16;
+        memcpy(&result, &bits, sizeof result);
+        wrong += isnan(expected) ? !isnan(result) : (int32_t)bits != y[i];
+    }
+    check(wrong == 0, "bf16_bits: %d numbers as PyTorch rounds them, %zu wrong", COUNT, wrong);
+
+    static const struct { const char *name; size_t N, C, O; } cases[] = {
+        {"33_37_29", 33, 37, 29}, {"70_48_65", 70, 48, 65}};
+    enum { CASES = sizeof cases / sizeof cases[0] };
+    const int64_t *stored = reference_find(file, "cases", "I64", 1, false);
+    check(*stored == CASES, "mixed_precision: %d of %lld stored cases checked", CASES,
+          (long long)*stored);
+    product_precision = BF16;
+    for (int i = 0; i < CASES; i++) {
+        size_t N = cases[i].N, C = cases[i].C, O = cases[i].O;
+        const float *in = stored_floats(file, cases[i].name, "x", N * C);
+        const float *weight = stored_floats(file, cases[i].name, "weight", C * O);
+        const float *dy = stored_floats(file, cases[i].name, "dy", N * O);
+        const char *names[] = {"y", "dx", "dweight"};
+        size_t counts[] = {N * O, N * C, C * O};
+        float *results[3];
+        for (int k = 0; k < 3; k++) results[k] = memory_allocate(counts[k], sizeof(float));
+        matmul_forward(results[0], in, weight, NULL, N, C, O);
+        matmul_backward(results[1], results[2], NULL, dy, in, weight, N, C, O);
+        for (int k = 0; k < 3; k++) {
+            char *name = text_format("%s/%s", cases[i].name, names[k]);
+            char *error_name = text_format("%s.float32_error", name);
+            char *row = text_format("mixed_precision %s", name);
+            const double *truth = reference_find(file, name, "F64", counts[k], false);
+            const double *error = reference_find(file, error_name, "F64", 1, false);
+            check_tensor(row, results[k], truth, counts[k], *error, 1e-12);
+            free(name), free(error_name), free(row), free(results[k]);
+        }
+    }
+    /* A product with an odd K after one with NaNs: what is beside its last k is none of them. */
+    enum { M = 20, K = 7 };
+    float a[M * (K + 1)], b[(K + 1) * M], result[M * M];
+    for (size_t i = 0; i < M * (K + 1); i++) a[i] = 1, b[i] = NAN;
+    matrix_product(result, M, (Matrix){a, K + 1, 1}, (Matrix){b, M, 1}, NULL, M, M, K + 1, false);
+    bool right = isnan(result[0]);
+    for (size_t i = 0; i < (K + 1) * M; i++) b[i] = 2;
+    matrix_product(result, M, (Matrix){a, K, 1}, (Matrix){b, M, 1}, NULL, M, M, K, false);
+    for (size_t i = 0; i < M * M; i++) right = right && result[i] == 2 * K;
+    check(right, "matrix_product in bf16 of an odd K, after one with NaNs");
+    product_precision = FLOAT32;
+    safetensors_close(file);
+}
+
 static void optimizer_check(void) {
     static const struct { const char *name; size_t N, updates;
     } adamw[] = {{"1", 1, 3},      {"7", 7, 5},          {"33", 33, 5},
@@ -1079,6 +1155,7 @@ int main(void) {
     program_name = "test_kernels";
     table_check();
     products_check();
+    mixed_precision_check();
     layernorm_edges_check();
     cross_entropy_maximum_check();
     not_finite_check();

@@ -212,6 +212,36 @@ def matmul():
     return file
 
 
+def mixed_precision():
+    """float32 rounded to bf16, bit by bit; and the three products of such numbers."""
+    file = File("mixed_precision", 12)
+    bits = file.random.integers(0, 2**32, 2000, dtype=np.uint32)
+    ties = (bits[:500] & np.uint32(0xFFFF0000)) | np.uint32(0x8000)
+    special = np.array([0, 0x80000000, 0x7F800000, 0xFF800000, 0x7F7FFFFF, 0x7F800001,
+                        0xFFFFFFFF, 1, 0x3F808000, 0x3F818000, 0x3F807FFF, 0x3F808001],
+                       np.uint32)
+    bits = np.concatenate([bits, ties, special])
+    rounded = torch.from_numpy(bits.view(np.float32)).bfloat16().float().numpy()
+    nan = np.isnan(rounded)  # which NaN it is, nobody promises
+    file.store("rounding/x", bits.view(np.int32))
+    file.store("rounding/y", np.where(nan, np.uint32(0x7FC00000), rounded.view(np.uint32))
+               .view(np.int32))
+    file.cases = 2
+    for case, N, C, O in (("33_37_29", 33, 37, 29), ("70_48_65", 70, 48, 65)):
+        inputs = [file.normal(N, C), file.normal(C, O), file.normal(N, O)]
+        for name, array in zip(("x", "weight", "dy"), inputs):
+            file.store(f"{case}/{name}", array)
+
+        def compute(dtype, number):
+            x, weight, dy = (torch.from_numpy(neighbour(a, number)).bfloat16().to(dtype)
+                             for a in inputs)
+            return {f"{case}/y": (x @ weight).numpy(), f"{case}/dx": (dy @ weight.T).numpy(),
+                    f"{case}/dweight": (x.T @ dy).numpy()}
+
+        file.expect(compute)
+    return file
+
+
 def attention():
     file = File("attention", 4)
 
@@ -444,7 +474,7 @@ def main():
     check = parser.parse_args().check
     torch.set_num_threads(1)  # the order of sums must not depend on the machine's cores
     torch.use_deterministic_algorithms(True)
-    files = [f() for f in (embedding, layernorm, matmul, attention, gelu, residual, dropout,
+    files = [f() for f in (embedding, layernorm, matmul, mixed_precision, attention, gelu, residual, dropout,
                            unembedding, cross_entropy, adamw, gradient_norm)]
     files += [model(name) for name in MODELS]
     if not check:
