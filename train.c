@@ -551,7 +551,8 @@ double batch_epochs(const BatchSource *source, uint64_t steps) {
  *   - A backward takes its forward's arguments with outputs replaced by their gradients.
  *   - Gradients of weights are always added to (+=): micro-batches accumulate in them.  For
  *     gradients of activations each kernel says "sets" or "adds".
- *   - No kernel allocates, prints, or keeps anything between calls.
+ *   - No kernel allocates, prints, or keeps anything between calls; all that is set for them
+ *     beforehand is what matrix products multiply (product_precision, section 5).
  *   - Threads divide the *outputs*: an output element is computed by one thread, in an order
  *     that does not depend on how many there are.  So neither does any result, to the last bit.
  *     [glossary: Forward pass, Backpropagation (backward pass)]
@@ -629,7 +630,8 @@ typedef struct {
 } Matrix;
 
 /* Section 5: result (M,N), rows `pitch` floats apart, set to A (M,K) times B (K,N) plus bias
- * (N, or NULL), or, with `add`, increased by A times B. */
+ * (N, or NULL), or, with `add`, increased by A times B; of numbers rounded to bf16 where
+ * --precision says so. */
 void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
                     size_t M, size_t N, size_t K, bool add);
 
@@ -1090,11 +1092,11 @@ void matrix_product_plain(float *result, size_t pitch, Matrix A, Matrix B, const
  *
  * 3. Threads share the packing, then take blocks of the result.
  * 4. A is read where it lies, except where its rows collide: a cache finds the place of a line
- *    from the low bits of its address, so that rows which lie a multiple of 2 KB apart (512
- *    floats, as in a matrix of 3,072 columns) share so few places that they throw each other
- *    out.  Of such an A a thread copies the rows of its block to a pitch that has no such
- *    factor (Lam, Rothberg and Wolf 1991, "The cache performance and optimizations of blocked
- *    algorithms": self-interference, and copying as its cure).
+ *    from the low bits of its address, so rows that lie a multiple of 4 KB apart (1,024 floats,
+ *    as in a matrix of 3,072 columns) have one place, with room for fewer lines than a tile has
+ *    rows, and throw each other out.  Of such an A a thread copies the rows of its block to a
+ *    pitch that has no such factor (Lam, Rothberg and Wolf 1991, "The cache performance and
+ *    optimizations of blocked algorithms": self-interference, and copying as its cure).
  *
  * An element of the result is summed over k in one fixed order, whatever M, N, the number of
  * threads or the place in the tile: so results are the same to the last bit on any number of
@@ -1113,7 +1115,7 @@ enum {
     DEPTH = 768,            /* at most; a panel of 768 x 32 floats is 96 KB */
     PANELS = 64,            /* panels packed at a time: 6 MB, in the last-level cache */
     BLOCK_TILES = 5,        /* tiles of rows that use a panel in turn; their A is some 200 KB */
-    COLLISION = 512,        /* floats: rows a multiple of this apart collide in the cache */
+    COLLISION = 1024,       /* floats: rows a multiple of this apart collide in the cache */
     COPY_PITCH = DEPTH + 16, /* of such rows once they are copied: an odd number of lines */
     ASK_EVERY = 4,          /* k from one row of the result that is asked for to the next */
     PARALLEL_FLOPS = 200000 /* below this, waking the other threads costs more than they save */
@@ -1142,15 +1144,17 @@ static inline void vector_store(float *to, Vector v) { memcpy(to, &v, sizeof v);
 typedef uint32_t Words __attribute__((vector_size(4 * WIDTH)));
 
 /* --- Mixed precision ---------------------------------- [glossary: Mixed precision] ----------
- * A bf16 is the upper half of a float: 8 bits of exponent, so that nothing overflows which did
- * not before, but 8 significant bits instead of 24.  With --precision bf16 the numbers of both
- * operands of matrix_product are rounded to bf16; the product of two of them needs 16 bits and
- * is exact in float, and all sums are floats.  So are the weights, which AdamW moves by less
- * than a bf16 of their size could show ("master weights"), the activations, the gradients, the
- * moments, and everything that is no matrix product; and so are products of a few rows, with
- * which a model writes (Micikevicius et al. 2017,
+ * A bf16 is the upper half of a float: 8 bits of exponent, so that the range is the same, but 8
+ * significant bits instead of 24.  With --precision bf16 the numbers of both operands of
+ * matrix_product are rounded to bf16; the product of two of them needs 16 bits and is exact in
+ * float, and all sums are floats.  So are the weights, which AdamW moves by less than a bf16 of
+ * their size could show ("master weights"), the activations, the gradients, the moments, and
+ * everything that is no matrix product; and so are products of at most FEW_ROWS rows, so that a
+ * row alone is not the same to the bit as among others (Micikevicius et al. 2017,
  * arXiv:1710.03740, sections 3.1 and 3.3; Kalamkar et al. 2019, arXiv:1905.12322, section 3, on
- * bf16, which needs no loss scaling).  Attention's own products stay in float.
+ * bf16, which needs no loss scaling).  Attention's own products stay in float.  Evaluation
+ * while training multiplies in bf16 too, so `eval --precision bf16` gives its figure again; a
+ * model writes in float always.
  *
  * A pair is two bf16 in the room of a float, the earlier k in its lower half.  Some processors
  * multiply pairs and add both products to a sum of floats in one instruction, twice the work in
@@ -1473,11 +1477,12 @@ static Matrix rows_to_pairs(float *to, Matrix A, size_t rows, size_t depth) {
     return pairs;
 }
 
-/* The contract of matrix_product_plain.  A block of the result is one task for one thread. */
+/* The contract of matrix_product_plain; with product_precision BF16 and more than FEW_ROWS
+ * rows, of A and B rounded to bf16. A block of the result is one task for one thread. One
+ * product at a time: the packed panels belong to no caller. */
 void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
                     size_t M, size_t N, size_t K, bool add) {
-    static _Thread_local float storage[PANELS * DEPTH * TILE_COLUMNS]
-        __attribute__((aligned(64)));
+    static float packed[PANELS * DEPTH * TILE_COLUMNS] __attribute__((aligned(64)));
     static _Thread_local float own_rows[BLOCK_TILES * TILE_ROWS * COPY_PITCH]
         __attribute__((aligned(64)));
     const bool pairs = product_precision == BF16;
@@ -1485,7 +1490,6 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
         product_few_rows(result, pitch, A, B, bias, M, N, K, add);
         return;
     }
-    float *packed = storage; /* the calling thread's: all threads of the team see this one */
     size_t tiles = (M + TILE_ROWS - 1) / TILE_ROWS, piece = piece_depth(K);
     size_t blocks = (tiles + BLOCK_TILES - 1) / BLOCK_TILES;
     size_t block_rows =
@@ -1508,7 +1512,6 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
             #pragma omp for schedule(dynamic)
             for (size_t task = 0; task < blocks * panels; task++) {
                 size_t m = task / panels * block_rows, n = task % panels * TILE_COLUMNS;
-                if (m >= M) continue; /* rounding up can leave the last block without rows */
                 size_t rows = M - m < block_rows ? M - m : block_rows;
                 Matrix block = {A.at + m * A.row + k0 * A.column, A.row, A.column};
                 if (pairs || (A.column == 1 && A.row % COLLISION == 0)) {
@@ -3479,8 +3482,9 @@ static void progress_show(Run *run, uint64_t step, double loss, double norm, flo
         fprintf(stderr, "  val %.4f", run->progress.shown_loss);
     if (!isnan(run->shown_accuracy))
         fprintf(stderr, "  right %.1f%%", 100 * run->shown_accuracy);
-    fprintf(stderr, "  lr %.2e  norm %.3f  %.0f tok/s  %.0f%% of peak  %d:%02d left%s", lr,
-            norm, rate, peak, (int)(left / 60), (int)left % 60,
+    fprintf(stderr, "  lr %.2e  norm %.3f  %.0f tok/s  %.0f%% of %speak  %d:%02d left%s", lr,
+            norm, rate, peak, product_precision == BF16 ? "float32 " : "", (int)(left / 60),
+            (int)left % 60,
             run->terminal ? "\033[K" : "\n");
     run->line_open = run->terminal;
 }
@@ -3512,6 +3516,8 @@ static void log_row(Run *run, uint64_t step, double loss, const Evaluation *e,
  * text on, or as rows with the last row's prompt. */
 static void sample_show(Run *run, size_t count, uint64_t step) {
     Sampling sampling = {0.8, 0, 1.0, false};
+    int precision = product_precision;
+    product_precision = FLOAT32; /* as `generate` will, so that it can write the same */
     const Row *last = run->o->rows ? &run->corpus.rows[run->corpus.row_count - 1] : NULL;
     char *text;
     size_t size;
@@ -3526,6 +3532,7 @@ static void sample_show(Run *run, size_t count, uint64_t step) {
         fputc('\n', stream);
     }
     if (fclose(stream) != 0) die("no memory for a sample");
+    product_precision = precision;
     fputs(last ? "--- sample:\n" : "--- sample: ", stderr);
     fwrite(text, 1, size, stderr);
     fputs("---\n", stderr);
@@ -3894,7 +3901,8 @@ void run_profile(Run *run) {
         seconds[count] = best * rows[count].calls;
         sum += seconds[count];
     }
-    printf("%-42s %8s %7s %7s %10s\n", "kernel", "ms", "share", "calls", "of peak");
+    printf("%-42s %8s %7s %7s %10s\n", "kernel", "ms", "share", "calls",
+           product_precision == BF16 ? "of float32 peak" : "of peak");
     for (int row = 0; row < count; row++) {
         double flops = rows[row].flops * rows[row].calls / seconds[row];
         printf("%-42s %8.2f %6.1f%% %7.4g", rows[row].name, 1e3 * seconds[row],
@@ -4186,9 +4194,10 @@ static void options_recall(Options *o, const bool given[OPTION_ROWS],
             bool known =
                 safetensors_text(state, option_key(row, nth), text, sizeof texts[0]);
             const char *mine = given[i] ? option_text(o, row, nth) : NULL;
-            if (given[i] && !may_change && !(known && mine && !strcmp(text, mine)))
+            const char *saved = known ? text : option_text(&DEFAULTS, row, nth);
+            if (given[i] && !may_change && !(saved && mine && !strcmp(saved, mine)))
                 die_usage("--%s %s: the run in %s has %s, and cannot change it", row->name,
-                          mine ? mine : "", o->resume, known ? text : "none");
+                          mine ? mine : "", o->resume, saved ? saved : "none");
             if (given[i] || !known) break;
             option_set(o, row, text, source);
             text += sizeof texts[0];

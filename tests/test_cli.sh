@@ -164,7 +164,7 @@ bad "an option of another command: eval" 2 --steps eval --model "$W/good" --step
 bad "an option of another command: info" 2 --prompt info --prompt hello
 bad "an unknown preset" 2 --preset $data --preset mega
 bad "an unknown precision" 2 --precision $data --precision fp16
-bad "a resumed run of another precision" 2 "precision" --resume "$W/bf16" --data "$W/text.txt" --steps 70 --precision float32
+bad "a resumed run of another precision" 2 "has bf16" --resume "$W/bf16" --data "$W/text.txt" --steps 70 --precision float32
 bad "an unknown schedule" 2 --schedule $data --schedule cos
 bad "an unknown part" 2 --split eval --model "$W/good" $data --split training
 bad "--answer-after without --rows" 2 --rows $data --answer-after = --out "$W/new"

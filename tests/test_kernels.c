@@ -758,10 +758,10 @@ static double rounded_to_bf16(double x) {
     return ldexp(nearbyint(ldexp(mantissa, 8)), exponent - 8);
 }
 
-/* One product against the same sum in double, with --precision bf16 of rounded operands, which
- * is not asked of few rows: they are multiplied as floats.  `form` says what is transposed and what is in
- * the result before.  Rows lie further apart than they are long; the room between must stay as
- * it was. */
+/* One product against the same sum in double, with --precision bf16 of rounded operands,
+ * which is not asked of few rows: they are multiplied as floats.  `form` says what is
+ * transposed and what is in the result before.  Rows lie further apart than they are long;
+ * the room between must stay as it was. */
 static void product_check(Product *product, const char *name, size_t M, size_t N, size_t K,
                           unsigned form) {
     bool a_turned = form & 1, b_turned = form & 2, add = form & 4, with_bias = form & 8;
@@ -794,7 +794,7 @@ static void product_check(Product *product, const char *name, size_t M, size_t N
     double error = sqrt(distance / norm), allowed = 0x1p-23 * sqrt((double)K + 1);
     check(norm > 1e-6 && error <= allowed && between,
           "%s%s %zu %zu %zu%s%s%s%s %*s error %8.2e  at most %8.2e", name,
-          product_precision == BF16 ? " in bf16" : "", M, N, K,
+          rounded ? " in bf16" : "", M, N, K,
           a_turned ? " A transposed" : "", b_turned ? " B transposed" : "", add ? " adds" : "",
           with_bias ? " with bias" : "", 4, "", error, allowed);
 
@@ -819,7 +819,7 @@ static void product_check(Product *product, const char *name, size_t M, size_t N
     }
     if (promised)
         check(same, "%s%s %zu %zu %zu same bits on any number of threads%s", name,
-              product_precision == BF16 ? " in bf16" : "", M, N, K,
+              rounded ? " in bf16" : "", M, N, K,
               rounded ? "" : ", and row by row");
     free(a), free(b), free(bias), free(start), free(result), free(again), free(row);
 }
@@ -836,7 +836,7 @@ static void products_check(void) {
         {1, 300, 70}, {FEW_ROWS, TILE_COLUMNS + 3, 2 * DEPTH + 1},
         {FEW_ROWS + 1, 2 * TILE_COLUMNS - 1, DEPTH - 1}, {BLOCK_TILES * TILE_ROWS + 6, 40, 30},
         {2 * BLOCK_TILES * TILE_ROWS + 1, 5, 3},
-        {BLOCK_TILES * TILE_ROWS + 6, 2 * TILE_COLUMNS + 8, 2 * COLLISION}};
+        {BLOCK_TILES * TILE_ROWS + 6, 2 * TILE_COLUMNS + 8, COLLISION}};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
         for (unsigned form = 0; form < 16; form++) {
             const size_t *s = sizes[i];
@@ -1086,11 +1086,12 @@ static void mixed_precision_check(void) {
             free(name), free(error_name), free(row), free(results[k]);
         }
     }
-    /* A product with an odd K after one with NaNs: what is beside its last k is none of them. */
+    /* An odd K after a product with NaNs: what is beside the last k is none of them. */
     enum { M = 20, K = 7 };
     float a[M * (K + 1)], b[(K + 1) * M], result[M * M];
     for (size_t i = 0; i < M * (K + 1); i++) a[i] = 1, b[i] = NAN;
-    matrix_product(result, M, (Matrix){a, K + 1, 1}, (Matrix){b, M, 1}, NULL, M, M, K + 1, false);
+    matrix_product(result, M, (Matrix){a, K + 1, 1}, (Matrix){b, M, 1}, NULL, M, M, K + 1,
+                   false);
     bool right = isnan(result[0]);
     for (size_t i = 0; i < (K + 1) * M; i++) b[i] = 2;
     matrix_product(result, M, (Matrix){a, K, 1}, (Matrix){b, M, 1}, NULL, M, M, K, false);

@@ -445,7 +445,7 @@ int main(void) {
     text_make();
     int threads = threads_most();
     test_every_step("plain", "", threads);
-    test_every_step("windows", "--order windows --no-bias --recompute", threads);
+    test_every_step("windows", "--order windows --no-bias --recompute --precision bf16", threads);
     test_every_step("bytes", "--vocab 256 --schedule trapezoid --eval-every 2", threads);
     test_finished();
     test_moments();

@@ -72,8 +72,8 @@ typedef struct {
     const char *name;
     double flops, bytes; /* one of them is 0: which limit counts */
     double seconds[MOST_ROUNDS];
-} Row;
-static Row rows[MOST_ROWS];
+} TableRow;
+static TableRow rows[MOST_ROWS];
 static size_t row_next, round_now; /* the rows come in the same order in every round */
 
 /* Runs `call` often enough for the clock, and notes its time in the row whose turn it is.  A
@@ -93,7 +93,7 @@ static size_t row_next, round_now; /* the rows come in the same order in every r
 
 static void row_note(const char *name, double flops, double bytes, double seconds) {
     assert(row_next < MOST_ROWS);
-    Row *row = &rows[row_next++];
+    TableRow *row = &rows[row_next++];
     row->name = name;
     row->flops = flops;
     row->bytes = bytes;
@@ -106,7 +106,7 @@ static void rows_print(const char *title, size_t rounds) {
     printf("\n%s\n\n| kernel | ms | GFLOP/s | GB/s | of the limit |\n|---|---|---|---|---|\n",
            title);
     for (size_t i = 0; i < row_next; i++) {
-        Row *row = &rows[i];
+        TableRow *row = &rows[i];
         qsort(row->seconds, rounds, sizeof *row->seconds, double_compare);
         double s = row->seconds[rounds / 2];
         if (row->flops > 0)

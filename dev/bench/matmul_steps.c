@@ -86,7 +86,7 @@ static void step_packed_panel(float *result, const float *A, const float *B, siz
     borders(result, A, B, M, N, K, M_done, N_done);
 }
 
-/* K in pieces of at most DEPTH, so that a panel stays near the first-level cache; rows in
+/* K in pieces of at most DEPTH, so that a panel stays in the second-level cache; rows in
  * blocks, so that their part of A stays in the second-level cache while all panels pass by. */
 static void step_blocked(float *result, const float *A, const float *B, size_t M, size_t N,
                          size_t K) {

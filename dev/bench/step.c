@@ -2,7 +2,7 @@
  *
  *     cc -std=gnu11 -O3 -march=native -fno-math-errno -fopenmp dev/bench/step.c \
  *         -o build/step -lm
- *     ./build/step LAYERS HEADS CHANNELS VOCAB BATCH TIME STEPS
+ *     ./build/step LAYERS HEADS CHANNELS VOCAB BATCH TIME STEPS [bf16]
  *
  * The tokens are drawn at random, and drawn before the clock starts: reading data is no part of
  * what is measured.  Random tokens are as good as text here, because no kernel's time depends
@@ -40,7 +40,10 @@ static size_t argument(char **argv, int i) {
 
 int main(int argc, char **argv) {
     program_name = "step";
-    if (argc != 8) die_usage("usage: step LAYERS HEADS CHANNELS VOCAB BATCH TIME STEPS");
+    bool bf16 = argc == 9 && !strcmp(argv[8], "bf16"); /* as --precision bf16 of train */
+    if (argc != 8 && !bf16)
+        die_usage("usage: step LAYERS HEADS CHANNELS VOCAB BATCH TIME STEPS [bf16]");
+    product_precision = bf16 ? BF16 : FLOAT32;
     Config config = {.layers = argument(argv, 1),
                      .heads = argument(argv, 2),
                      .channels = argument(argv, 3),

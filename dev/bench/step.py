@@ -3,7 +3,7 @@
     python3 dev/bench/step.py --settings nano,baby --rounds 5 --threads 2
 
 Needs torch (dev/requirements.txt) and build/step (`make build/step`).  Both sides train the
-same GPT-2 shape on random tokens in float32 with the same number of threads.  PyTorch gets its
+same GPT-2 shape on random tokens in float32 (and, with --bf16, ours in bf16 besides) with the same number of threads.  PyTorch gets its
 best: scaled_dot_product_attention, AdamW fused into one pass, gradients set to None, and a run
 compiled by torch.compile beside the eager one.  Each contender is a process of its own, one
 process at a time, and they take turns: eager, compiled, ours, and again for each round.  A
@@ -121,6 +121,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--bf16", action="store_true",
+                        help="train.c with --precision bf16 as well (PyTorch stays in float32)")
     parser.add_argument("--program", default=str(ROOT / "build" / "step"))
     parser.add_argument("--torch", nargs=2, metavar=("SETTING", "MODE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -137,23 +139,26 @@ def main():
     environment = dict(os.environ, OMP_NUM_THREADS=str(options.threads))
     environment.setdefault("GOMP_SPINCOUNT", "1000")  # as train sets for itself
     modes = ["eager"] + ([] if options.no_compile else ["compiled"]) + ["train.c"]
+    modes += ["train.c in bf16"] if options.bf16 else []
     print(f"{options.rounds} rounds, {options.threads} threads, milliseconds a step (median)\n")
     print("| setting | eager | compiled | train.c | ratio to the better | share of the peak "
-          "| memory: eager, compiled, train.c (MB) |")
-    print("|---|---|---|---|---|---|---|")
+          "| memory: eager, compiled, train.c (MB) |"
+          + (" in bf16 | float32 / bf16 |" if options.bf16 else ""))
+    print("|---" * (9 if options.bf16 else 7) + "|")
     failures = []
     for name in names:
         steps, memory, peaks, flops = {}, {}, [], 0.0
         for _ in range(options.rounds):
             for mode in modes:
-                if mode == "train.c":
+                if mode.startswith("train.c"):
                     command = [options.program] + [str(n) for n in SETTINGS[name]]
+                    command += ["bf16"] if mode == "train.c in bf16" else []
                 else:
                     command = [sys.executable, __file__, "--threads", str(options.threads),
                                "--torch", name, mode]
                 result = run_child(command, environment)
                 if isinstance(result, str):
-                    if mode == "train.c":
+                    if mode.startswith("train.c"):
                         sys.exit(f"step.py: {options.program}: {result}")
                     failures.append(f"{name}, {mode}: {result}")
                     continue
@@ -163,14 +168,16 @@ def main():
                 flops = result.get("flops", [flops])[0]
         median = {mode: statistics.median(times) for mode, times in steps.items()}
         show = lambda table, mode, unit: f"{table[mode] / unit:.1f}" if mode in table else "-"
-        theirs = [median[mode] for mode in median if mode != "train.c"]
+        theirs = [median[mode] for mode in median if not mode.startswith("train.c")]
         ours = median["train.c"]
         ratio = f"{min(theirs) / ours:.2f}" if theirs else "-"
         share = flops / (ours * 1e-3) / (max(peaks) * 1e9)
         print(f"| {name} | {show(median, 'eager', 1)} | {show(median, 'compiled', 1)} "
               f"| {ours:.1f} | {ratio} | {100 * share:.0f}% of {max(peaks):.0f} GFLOP/s | "
               + ", ".join(show(memory, mode, 1e6) for mode in ("eager", "compiled", "train.c"))
-              + " |", flush=True)
+              + " |" + (f" {median['train.c in bf16']:.1f} "
+                        f"| {ours / median['train.c in bf16']:.2f} |" if options.bf16 else ""),
+              flush=True)
     for failure in sorted(set(failures)):
         print(f"\nNot measured: {failure}")
 
