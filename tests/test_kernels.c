@@ -833,7 +833,7 @@ static void products_check(void) {
         {TILE_ROWS, TILE_COLUMNS, DEPTH}, {TILE_ROWS + 1, TILE_COLUMNS + 1, DEPTH + 1},
         {2 * TILE_ROWS + 1, 2 * TILE_COLUMNS + 1, 2 * DEPTH + 1}, {33, 17, 1000},
         {FEW_ROWS, PANELS * TILE_COLUMNS + 1, 5}, {FEW_ROWS + 1, PANELS * TILE_COLUMNS + 1, 5},
-        {1, 300, 70}, {FEW_ROWS, TILE_COLUMNS + 3, 2 * DEPTH + 1},
+        {1, 300, 70}, {3, 2 * FEW_COLUMNS + 1, 9}, {FEW_ROWS, TILE_COLUMNS + 3, 2 * DEPTH + 1},
         {FEW_ROWS + 1, 2 * TILE_COLUMNS - 1, DEPTH - 1}, {BLOCK_TILES * TILE_ROWS + 6, 40, 30},
         {2 * BLOCK_TILES * TILE_ROWS + 1, 5, 3},
         {BLOCK_TILES * TILE_ROWS + 6, 2 * TILE_COLUMNS + 8, COLLISION}};
