@@ -721,21 +721,21 @@ void layernorm_backward(float *dx /* adds */, float *dweight, float *dbias, cons
         const float *x_n = x + n * C, *dy_n = dy + n * C;
         float *dx_n = dx + n * C, m = mean[n], r = rstd[n];
         float g_lane[LANES] = {0}, gz_lane[LANES] = {0};
-        size_t i = 0;
-        for (; i + LANES <= C; i += LANES)
+        size_t c = 0;
+        for (; c + LANES <= C; c += LANES)
             for (int j = 0; j < LANES; j++) {
-                float g = dy_n[i + j] * weight[i + j];
+                float g = dy_n[c + j] * weight[c + j];
                 g_lane[j] += g;
-                gz_lane[j] += g * ((x_n[i + j] - m) * r);
+                gz_lane[j] += g * ((x_n[c + j] - m) * r);
             }
-        for (int j = 0; i < C; i++, j++) {
-            float g = dy_n[i] * weight[i];
+        for (int j = 0; c < C; c++, j++) {
+            float g = dy_n[c] * weight[c];
             g_lane[j] += g;
-            gz_lane[j] += g * ((x_n[i] - m) * r);
+            gz_lane[j] += g * ((x_n[c] - m) * r);
         }
         float g_mean = lanes_total(g_lane) / (float)C,
               gz_mean = lanes_total(gz_lane) / (float)C;
-        for (size_t c = 0; c < C; c++) {
+        for (c = 0; c < C; c++) {
             float z = (x_n[c] - m) * r;
             dx_n[c] += r * (dy_n[c] * weight[c] - g_mean - z * gz_mean);
         }
@@ -1100,7 +1100,7 @@ void matrix_product_plain(float *result, size_t pitch, Matrix A, Matrix B, const
  *
  * An element of the result is summed over k in one fixed order, whatever M, N, the number of
  * threads or the place in the tile: so results are the same to the last bit on any number of
- * threads, and a row is the same alone and among others. */
+ * threads, and a row (in float32) is the same alone and among others. */
 #if defined(__AVX512F__)
 enum { WIDTH = 16, TILE_ROWS = 14, TILE_VECTORS = 2 }; /* 28 results + 3 of 32 registers */
 #elif defined(__AVX__)
@@ -1115,6 +1115,7 @@ enum {
     DEPTH = 768,            /* at most; a panel of 768 x 32 floats is 96 KB */
     PANELS = 64,            /* panels packed at a time: 6 MB, in the last-level cache */
     BLOCK_TILES = 5,        /* tiles of rows that use a panel in turn; their A is some 200 KB */
+    BLOCK_ROWS = BLOCK_TILES * TILE_ROWS,
     COLLISION = 1024,       /* floats: rows a multiple of this apart collide in the cache */
     COPY_PITCH = DEPTH + 16, /* of such rows once they are copied: an odd number of lines */
     ASK_EVERY = 4,          /* k from one row of the result that is asked for to the next */
@@ -1151,8 +1152,8 @@ typedef uint32_t Words __attribute__((vector_size(4 * WIDTH)));
  * their size could show ("master weights"), the activations, the gradients, the moments, and
  * everything that is no matrix product; and so are products of at most FEW_ROWS rows, so that a
  * row alone is not the same to the bit as among others (Micikevicius et al. 2017,
- * arXiv:1710.03740, sections 3.1 and 3.3; Kalamkar et al. 2019, arXiv:1905.12322, section 3, on
- * bf16, which needs no loss scaling).  Attention's own products stay in float.  Evaluation
+ * arXiv:1710.03740, sections 3.1 and 3.3; Kalamkar et al. 2019, arXiv:1905.12322, on bf16,
+ * which needs no loss scaling).  Attention's own products stay in float.  Evaluation
  * while training multiplies in bf16 too, so `eval --precision bf16` gives its figure again; a
  * model writes in float always.
  *
@@ -1246,7 +1247,8 @@ tile_multiply(size_t rows, size_t vectors, bool pairs, float *result, size_t pit
 }
 
 /* All M rows of A against one panel, a tile at a time.  At the right border of the result,
- * where there are fewer than TILE_COLUMNS columns, the tile goes to a scratch first. */
+ * where there are fewer than TILE_COLUMNS columns, the tile goes to a scratch first.  Compiled
+ * twice, once for numbers and once for pairs, so that no tile has to ask which. */
 static inline __attribute__((always_inline)) void
 panel_multiply_as(bool pairs, float *result, size_t pitch, Matrix A, const float *panel,
                   size_t panel_pitch, const float *bias, size_t M, size_t columns, size_t depth,
@@ -1367,7 +1369,7 @@ static void panel_pack(float *panel, Matrix B, size_t k0, size_t depth, size_t n
 /* With few rows, as when a model writes, a number of B is used once or twice: packing it would
  * move it more often than that.  So B is read where it lies, row by row.  Each element is
  * summed in the order of the tiles, so that a model that writes computes the very bits that it
- * was trained with. */
+ * was trained with (in float32). */
 enum { FEW_ROWS = 4, FEW_COLUMNS = 512 };
 
 /* sum_n += a_0 b_0,n + a_1 b_1,n + ... for four rows of B, or as many as there are.  Several at
@@ -1435,8 +1437,7 @@ static void product_few_rows(float *result, size_t pitch, Matrix A, Matrix B, co
     }
 }
 
-/* `rows` rows of A, `depth` numbers of each, to rows COPY_PITCH apart.  Returns where they are.
- */
+/* Copies `rows` rows of A, `depth` numbers of each, to rows COPY_PITCH apart; returns them. */
 static Matrix rows_copy(float *to, Matrix A, size_t rows, size_t depth) {
     for (size_t r = 0; r < rows; r++)
         memcpy(to + r * COPY_PITCH, A.at + r * A.row, depth * sizeof *to);
@@ -1455,38 +1456,36 @@ static void panel_to_pairs(float *panel, size_t depth) {
 }
 
 /* `rows` rows of A in pairs, `depth` numbers of each.  They lie as A lies, so that both sides
- * are read and written in order: rows side by side, or, where A is transposed, columns.
- * Returns where they are. */
+ * are read and written in order: row after row, or, where A is transposed, k after k. */
 static Matrix rows_to_pairs(float *to, Matrix A, size_t rows, size_t depth) {
-    size_t step = A.row == 1 ? BLOCK_TILES * TILE_ROWS : 1; /* from a pair to the next k's */
-    Matrix pairs = {to, A.row == 1 ? 1 : COPY_PITCH, step};
-    if (A.row == 1)
+    if (A.row == 1) {
         for (size_t k = 0; k < depth; k += 2) {
             const float *first = A.at + k * A.column;
             const float *second = k + 1 < depth ? first + A.column : NULL;
-            uint32_t row[BLOCK_TILES * TILE_ROWS];
+            uint32_t pairs[BLOCK_ROWS];
             for (size_t r = 0; r < rows; r++)
-                row[r] = bf16_pair(first[r], second ? second[r] : 0);
-            memcpy(to + k / 2 * step, row, rows * sizeof *row);
+                pairs[r] = bf16_pair(first[r], second ? second[r] : 0);
+            memcpy(to + k / 2 * BLOCK_ROWS, pairs, rows * sizeof *pairs);
         }
-    else
-        for (size_t r = 0; r < rows; r++) {
-            uint16_t row[DEPTH + 1]; /* numbers side by side are pairs */
-            for (size_t k = 0; k < depth; k++)
-                row[k] = (uint16_t)bf16_bits(A.at[r * A.row + k * A.column]);
-            row[depth] = 0;
-            memcpy(to + r * COPY_PITCH, row, (depth + 1) / 2 * 2 * sizeof *row);
-        }
-    return pairs;
+        return (Matrix){to, 1, BLOCK_ROWS};
+    }
+    for (size_t r = 0; r < rows; r++) {
+        uint16_t row[DEPTH + 1]; /* two bf16 side by side are a pair */
+        for (size_t k = 0; k < depth; k++)
+            row[k] = (uint16_t)bf16_bits(A.at[r * A.row + k * A.column]);
+        row[depth] = 0;
+        memcpy(to + r * COPY_PITCH, row, (depth + 1) / 2 * 2 * sizeof *row);
+    }
+    return (Matrix){to, COPY_PITCH, 1};
 }
 
 /* The contract of matrix_product_plain; with product_precision BF16 and more than FEW_ROWS
- * rows, of A and B rounded to bf16. A block of the result is one task for one thread. One
+ * rows, of A and B rounded to bf16.  A block of the result is one task for one thread.  One
  * product at a time: the packed panels belong to no caller. */
 void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
                     size_t M, size_t N, size_t K, bool add) {
     static float packed[PANELS * DEPTH * TILE_COLUMNS] __attribute__((aligned(64)));
-    static _Thread_local float own_rows[BLOCK_TILES * TILE_ROWS * COPY_PITCH]
+    static _Thread_local float own_rows[BLOCK_ROWS * COPY_PITCH]
         __attribute__((aligned(64)));
     const bool pairs = product_precision == BF16;
     if (M <= FEW_ROWS) {

@@ -123,7 +123,7 @@ FAULTS = [
     ("layernorm_forward", "squares += (double)(x_n[c] - m) * (x_n[c] - m)", "squares += (double)(x_n[c] - m) * x_n[c]",
      "a centred factor missing in the tail", [K]),
     ("layernorm_backward", "dx_n[c] += r", "dx_n[c] = r", "sets where it should add", [K]),
-    ("layernorm_backward", "i < C; i++, j++", "i + 1 < C; i++, j++", "the last channel is left out", [K]),
+    ("layernorm_backward", "c < C; c++, j++", "c + 1 < C; c++, j++", "the last channel is left out", [K]),
     ("layernorm_backward", "- g_mean - z * gz_mean", "- z * gz_mean", "the second term is missing", [K]),
     ("layernorm_backward", "- g_mean - z * gz_mean", "- g_mean", "the third term is missing", [K]),
     ("layernorm_backward", "- g_mean - z * gz_mean", "- g_mean + z * gz_mean", "a sign", [K]),

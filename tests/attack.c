@@ -65,7 +65,7 @@ static bool runs_equal(const char *a, const char *b) {
            files_equal(a, b, "best/model.safetensors") && files_equal(a, b, "vocab.json");
 }
 
-#define RUN "--layers 1 --heads 2 --channels 16 --context 8 --batch 4 --dropout 0.1 --sample 0 "  \
+#define RUN "--layers 1 --heads 2 --channels 16 --context 8 --batch 4 --dropout 0.1 --sample 0 " \
             "--warmup 2 --lr 1e-2 --eval-batches 2 --threads 1"
 
 static void text_make(void) {
@@ -104,8 +104,8 @@ static int status_of(pid_t child) {
 static char *command_of(const char *run, const char *options) {
     return file_there(run, "state.safetensors")
                ? text_format("--resume %s/%s --threads 1", folder, run)
-               : text_format("--data %s/text.txt " RUN " %s --out %s/%s", folder, options, folder,
-                             run);
+               : text_format("--data %s/text.txt " RUN " %s --out %s/%s", folder, options,
+                             folder, run);
 }
 
 /* Does a model that is there open? */
@@ -120,7 +120,7 @@ static bool opens(const char *run, const char *below) {
     return good;
 }
 
-/* --- kill -9 ---------------------------------------------------------------------------------- */
+/* --- kill -9 ----------------------------------------------------------------------------- */
 
 static void nap(double seconds) {
     struct timespec time = {0, (long)(1e9 * seconds)};
@@ -163,7 +163,8 @@ static size_t run_killed(uint64_t key, const char *options, double whole, size_t
         free(line);
         if (status == 0) break;
         if (status != 128 + SIGKILL) {
-            check(false, "life %" PRIu64 " of run %" PRIu64 " ended with %d", life, key, status);
+            check(false, "life %" PRIu64 " of run %" PRIu64 " ended with %d", life, key,
+                  status);
             break;
         }
         kills++;
@@ -196,7 +197,7 @@ static void test_kills(size_t wanted) {
           same, runs);
 }
 
-/* --- Errors and kills at each call ------------------------------------------------------------- */
+/* --- Errors and kills at each call ------------------------------------------------------- */
 
 static void test_faults(const char *call, const char *mode, size_t stride) {
     const char *options = "--steps 6 --save-every 2 --eval-every 3 --keep 2";
@@ -236,23 +237,26 @@ static void test_faults(const char *call, const char *mode, size_t stride) {
         }
         bool ended = runs_equal("short", "faulty");
         lost += !ended;
-        if (!ended) printf("      %s at %s number %zu: exit %d: %s\n", mode, call, i, status, last_line(&ending));
+        if (!ended)
+            printf("      %s at %s number %zu: exit %d: %s\n", mode, call, i, status,
+                   last_line(&ending));
         free(said.data);
     }
     unsetenv("FAULT_CALL");
     check(injected > 0, "%s at %s: %zu of them, %zu without consequence", mode, call, injected,
           silent);
-    check(unclear == 0, "%s at %s: without one clear line and status 1: %zu", mode, call, unclear);
+    check(unclear == 0, "%s at %s: without one clear line and status 1: %zu", mode, call,
+          unclear);
     check(closed == 0 && refused == 0,
           "%s at %s: folders that do not open: %zu; runs that cannot go on: %zu", mode, call,
           closed, refused);
-    check(lost == 0, "%s at %s: runs that end in another way than the undisturbed one: %zu", mode,
-          call, lost);
+    check(lost == 0, "%s at %s: runs that end in another way than the undisturbed one: %zu",
+          mode, call, lost);
     free(mark);
     free(run);
 }
 
-/* --- Memory -------------------------------------------------------------------------------------- */
+/* --- Memory ------------------------------------------------------------------------------ */
 
 static long resident_kb(pid_t child) {
     char *path = text_format("/proc/%d/status", (int)child);
@@ -286,8 +290,8 @@ static void test_memory(void) {
     }
     if (early < 0) check_skip("memory: there is no /proc here");
     else
-        check(late - early < 200, "memory: %ld KB after 1,000 steps, %ld KB at the end of 10,000",
-              early, late);
+        check(late - early < 200,
+              "memory: %ld KB after 1,000 steps, %ld KB at the end of 10,000", early, late);
     free(line);
 }
 

@@ -2,8 +2,8 @@
  *
  *     build/logits FOLDER < IDS > LOGITS
  *
- * Reads ids of tokens (32 bits each, at most as many as the context), writes the logits (T,V) as
- * floats.  check_huggingface.py compares them with what transformers computes.
+ * Reads ids of tokens (32 bits each, at most as many as the context), writes the logits (T,V)
+ * as floats.  check_huggingface.py compares them with what transformers computes.
  */
 #define TRAIN_NO_MAIN
 #include "../../train.c"
