@@ -152,7 +152,18 @@ def check_names(folder):
     row(sorted(lines) == sorted(names) and lines != names, "names: all of them, in another order", len(lines))
     seeds_matter(folder, "names", text)
     run(sys.executable, script, "names")
-    row(read(os.path.join(folder, "data/names-shuffled.txt"), "rb") == text, "names: seed 1 and data/names-shuffled.txt are the defaults")
+    shuffled = read(os.path.join(folder, "data/names-shuffled.txt"), "rb")
+    row(shuffled == made(folder, "names", seed=3407), "names: seed 3407 and data/names-shuffled.txt are the defaults")
+    # What torch.manual_seed(seed); torch.randperm(n).tolist()[:6] prints (PyTorch 2.13.0).
+    sys.path.insert(0, os.path.join(folder, "dev/data"))
+    import make
+    for n, seed, first in ((32033, 3407, [18545, 10853, 360, 10522, 2312, 27407]), (10, 1, [5, 6, 1, 2, 0, 8]),
+                           (2000, 3407, [459, 1898, 0, 1257, 1483, 875]), (1, 5, [0]),
+                           (700, 2**32 + 5, [211, 166, 33, 503, 306, 395]), (5, 2**63 - 1, [1, 3, 4, 2, 0])):
+        order = make.torch_permutation(n, seed)
+        row(order[:6] == first and sorted(order) == list(range(n)), "names: torch.randperm(%d), seed %d" % (n, seed))
+    order = make.torch_permutation(len(names), 3407)
+    row([names[i] for i in order] == shuffled.decode().splitlines(), "names: its line i is the name that the order has there")
     shutil.rmtree(os.path.join(folder, "data"))
 
 

@@ -6,8 +6,9 @@ the architecture, the schedule and the optimizer.  What remains different is the
 
     python dev/reference/train_pytorch.py --data FILE --seeds 1 2 3 --no-bias
 
---untied gives the output head a matrix of its own, and --initial pytorch leaves all weights as
-torch.nn makes them: two things in which other programs differ from train.c.
+--untied gives the output head a matrix of its own, --initial pytorch leaves all weights as
+torch.nn makes them, --gelu none is the exact GELU: things in which other programs differ from
+train.c.
 
 The model is written with torch.nn's own layers, nothing of train.c is looked at, so that a
 misreading of the architecture would show as a different loss.
@@ -27,10 +28,11 @@ from torch.nn import functional as F
 class Block(nn.Module):
     """Pre-norm: each branch reads a normalised copy, and is added to the stream as it was."""
 
-    def __init__(self, channels, heads, dropout, bias):
+    def __init__(self, channels, heads, dropout, bias, gelu):
         super().__init__()
         self.heads = heads
         self.dropout = dropout
+        self.gelu = gelu
         self.ln_1 = nn.LayerNorm(channels, bias=bias)
         self.qkv = nn.Linear(channels, 3 * channels, bias=bias)
         self.attention_out = nn.Linear(channels, channels, bias=bias)
@@ -45,7 +47,7 @@ class Block(nn.Module):
         rate = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=rate)
         x = x + self.drop(self.attention_out(y.transpose(1, 2).flatten(2)))
-        inner = F.gelu(self.hidden(self.ln_2(x)), approximate="tanh")
+        inner = F.gelu(self.hidden(self.ln_2(x)), approximate=self.gelu)
         return x + self.drop(self.mlp_out(inner))
 
 
@@ -56,7 +58,7 @@ class Model(nn.Module):
         self.positions = nn.Embedding(o.context, o.channels)
         self.drop = nn.Dropout(o.dropout)
         self.blocks = nn.Sequential(
-            *(Block(o.channels, o.heads, o.dropout, o.bias) for _ in range(o.layers)))
+            *(Block(o.channels, o.heads, o.dropout, o.bias, o.gelu) for _ in range(o.layers)))
         self.ln_f = nn.LayerNorm(o.channels, bias=o.bias)
         self.head = nn.Linear(o.channels, vocabulary, bias=False)
         if not o.untied:
@@ -258,6 +260,7 @@ def options():
     p.add_argument("--answer-after", metavar="CHAR", help="only what follows it is in the loss")
     p.add_argument("--tokenizer", metavar="FOLDER", help="with vocab.json and merges.txt")
     p.add_argument("--untied", action="store_true", help="the head has a matrix of its own")
+    p.add_argument("--gelu", choices=["tanh", "none"], default="tanh", help="its approximation")
     p.add_argument("--initial", choices=["gpt2", "pytorch"], default="gpt2")
     p.add_argument("--out", metavar="PREFIX", help="of the folder of each seed's log.csv")
     o = p.parse_args()

@@ -1,0 +1,163 @@
+"""Two published runs themselves: PyTorch, with the random numbers of the source in the order in which it
+draws them.  Beside the source's own log it shows whether its settings were understood, and with other
+seeds, how much of its figure was the seed.
+
+    python dev/reference/replay.py shakespeare          nanoGPT's run, with its seed, 1337
+    python dev/reference/replay.py names                makemore's, with its seed, 3407
+    python dev/reference/replay.py names-before         the same at commit 013af92: GPT-2's weights, clipped
+    python dev/reference/replay.py shakespeare --seeds 1 2 3 4 5
+
+With the source's own seed, a loss that is 0.002 off its log (sums have another order in another version of
+PyTorch) ends in exit status 1.  Needs data/tinyshakespeare.txt or data/names.txt (dev/data/fetch.sh).  The
+model is train_pytorch.py's; nothing of the sources is here but what they draw, in which order, and what they
+printed.
+"""
+import argparse
+import math
+import os
+import statistics
+import sys
+
+import torch
+from torch import nn
+from torch.utils import data
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from train_pytorch import Model, Rows, Windows, evaluate, learning_rate
+
+DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../data")
+
+# Validation losses by step.  nanoGPT's stand in many logs of users, with PyTorch of 2023 to 2026; makemore's in one
+# of its transformer, which ends after step 5,460.
+PUBLISHED = {
+    "shakespeare": {0: 4.1649, 500: 2.3141, 750: 2.1905, 1000: 2.0528, 1250: 2.0089, 1500: 1.9225, 1750: 1.8921,
+                    2000: 1.8857},
+    "names": {500: 2.1971, 1000: 2.1338, 1500: 2.1065, 2000: 2.0846, 2500: 2.0630, 3000: 2.0528, 3500: 2.0302,
+              4000: 2.0277, 4500: 2.0128, 5000: 2.0126},
+}
+
+
+def text(name):
+    try:
+        with open(os.path.join(DATA, name), "rb") as file:
+            return file.read()
+    except OSError as error:
+        sys.exit(f"replay.py: data/{name}: {error.strerror}: sh dev/data/fetch.sh shakespeare names")
+
+
+def mean_loss(model, part, batches):
+    """As both sources have it: the mean over batches of their means."""
+    with torch.no_grad():
+        return statistics.mean(model(*part.read(starts)).item() for starts in batches)
+
+
+def normal_weights(model):
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=0.02)
+
+
+def shakespeare(seed):
+    """Before the weights nothing is drawn; then a batch, which is trained on after the first evaluation; and
+    after each step the next one.  An evaluation is the mean over 20 batches of each part, drawn like the
+    others.  GELU is the exact one."""
+    tokens = text("tinyshakespeare.txt")
+    ids = {byte: i for i, byte in enumerate(sorted(set(tokens)))}
+    tokens = torch.tensor([ids[byte] for byte in tokens])
+    border = int(len(tokens) * 0.9)
+    training, validation = Windows(tokens[:border], 64), Windows(tokens[border:], 64)
+    size = argparse.Namespace(layers=4, heads=4, channels=128, context=64, dropout=0.0, bias=False,
+                              untied=False, initial="pytorch", gelu="none")
+    rate = argparse.Namespace(lr=1e-3, min_lr=1e-4, warmup=100, steps=2000, schedule="cosine")
+
+    torch.manual_seed(seed)
+    model = Model(size, len(ids))
+    normal_weights(model)  # the embedding's are drawn twice: they are the head's too
+    for name, p in model.named_parameters():
+        if name.endswith("_out.weight"):
+            nn.init.normal_(p, std=0.02 / math.sqrt(2 * size.layers))
+    optimizer = torch.optim.AdamW(
+        [{"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": 0.1},
+         {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0}], betas=(0.9, 0.99))
+    next_batch = training.draw(12)
+    for step in range(rate.steps + 1):
+        if step % 250 == 0:
+            mean_loss(model, training, (training.draw(12) for _ in range(20)))  # it draws too
+            measured = mean_loss(model, validation, (validation.draw(12) for _ in range(20)))
+            yield step, measured, evaluate(model, validation, torch.ones(len(ids)))[0]
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(rate, step)
+        loss = model(*training.read(next_batch))
+        next_batch = training.draw(12)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+
+def names(seed, before=False):
+    """First which names are held out (as dev/data/make.py names does without PyTorch), then the weights, which
+    stay as torch.nn makes them; the batches come from a generator of their own.  Everything decays, nothing
+    is clipped, and there is no last step."""
+    lines = text("names.txt").split()
+    torch.manual_seed(seed)
+    order = torch.randperm(len(lines)).tolist()
+    lines = [lines[i] for i in order]
+    ids = {byte: i for i, byte in enumerate(sorted(set(b"\n".join(lines))))}
+    training, test = (Rows(part, ids, 16, None) for part in (lines[:-1000], lines[-1000:]))
+    model = Model(argparse.Namespace(layers=4, heads=4, channels=64, context=16, dropout=0.0, bias=True,
+                                     untied=True, initial="pytorch", gelu="tanh"), len(ids))
+    if before:
+        normal_weights(model)
+        for name, p in model.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(p)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, betas=(0.9, 0.99), weight_decay=0.01)
+    rows = range(training.count)
+    sampler = data.RandomSampler(rows, replacement=True, num_samples=10**10)
+    for step, drawn in enumerate(data.DataLoader(rows, batch_size=32, sampler=sampler)):
+        loss = model(*training.read(drawn))
+        optimizer.zero_grad()
+        loss.backward()
+        if before:
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if step > 0 and step % 500 == 0:
+            batches = data.DataLoader(range(test.count), batch_size=100, shuffle=True)
+            yield step, mean_loss(model, test, batches), evaluate(model, test, torch.ones(len(ids)))[0]
+
+
+def main():
+    p = argparse.ArgumentParser(description="Repeat a published run with the random numbers of its source.")
+    p.add_argument("run", choices=["shakespeare", "names", "names-before"])
+    p.add_argument("--seeds", type=int, nargs="+", help="default: the source's, 1337 or 3407")
+    p.add_argument("--steps", type=int, help="stop after; default 2000, of names 25000")
+    o = p.parse_args()
+    torch.set_num_threads(1)  # so that the sums have the same order everywhere
+    replay, own, last = {"shakespeare": (shakespeare, 1337, 2000), "names": (names, 3407, 25000),
+                         "names-before": (lambda seed: names(seed, True), 3407, 25000)}[o.run]
+    lowest, off = [], []
+    for seed in o.seeds or [own]:
+        print(f"{o.run}, seed {seed}, PyTorch {torch.__version__}")
+        print("   step  validation loss  its log  over the whole part")
+        results = []
+        for step, measured, whole in replay(seed):
+            logged = PUBLISHED.get(o.run, {}).get(step) if seed == own else None
+            print(f"{step:7d}  {measured:15.4f}  {f'{logged:.4f}' if logged else '':>7}  {whole:19.4f}", flush=True)
+            results.append((measured, whole))
+            if logged and abs(measured - logged) > 0.002:
+                off.append(step)
+            if step >= (o.steps or last):
+                break
+        lowest.append([min(column) for column in zip(*results)])
+        print(f"lowest: {lowest[-1][0]:.4f} as the source measures, {lowest[-1][1]:.4f} over the whole part")
+    if len(lowest) > 1:
+        for what, column in zip(("as the source measures", "over the whole part"), zip(*lowest)):
+            print(f"lowest {what}, {len(lowest)} seeds: mean {statistics.mean(column):.4f},"
+                  f" deviation {statistics.stdev(column):.4f}")
+    if off:
+        sys.exit(f"replay.py: not as in the source's log at steps {off}")
+
+
+if __name__ == "__main__":
+    main()
