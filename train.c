@@ -74,8 +74,7 @@
 #ifdef _OPENMP
 #include <omp.h>
 #else
-#pragma GCC diagnostic ignored "-Wunknown-pragmas" /* one thread: the omp lines mean nothing   \
-                                                    */
+#pragma GCC diagnostic ignored "-Wunknown-pragmas" /* the omp lines then mean nothing */
 #endif
 
 /* =========================================================================================

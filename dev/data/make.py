@@ -43,7 +43,7 @@ def torch_permutation(n, seed):
 
 def names(o, rng):
     """In the order that makemore has with the same seed, which is 3407 there: so the names held out
-    are those of its published figure.  On other 1,000 the loss differs by more than seeds make."""
+    are those that it holds out.  On another 1,000 the loss can differ by more than seeds make."""
     try:
         with open(os.path.join(ROOT, "data", "names.txt")) as file:
             lines = file.read().split()
