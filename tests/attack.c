@@ -65,8 +65,9 @@ static bool runs_equal(const char *a, const char *b) {
            files_equal(a, b, "best/model.safetensors") && files_equal(a, b, "vocab.json");
 }
 
-#define RUN "--layers 1 --heads 2 --channels 16 --context 8 --batch 4 --dropout 0.1 --sample 0 " \
-            "--warmup 2 --lr 1e-2 --eval-batches 2 --threads 1"
+#define RUN                                                                              \
+    "--layers 1 --heads 2 --channels 16 --context 8 --batch 4 --dropout 0.1 --sample 0 " \
+    "--warmup 2 --lr 1e-2 --eval-batches 2 --threads 1"
 
 static void text_make(void) {
     char text[1001], *path = path_of("text.txt");

@@ -1,7 +1,8 @@
 /* fault_shim.c - makes one chosen call to the C library fail, or kills the program there.
  *
  *     cc -shared -fPIC tests/fault_shim.c -o build/fault_shim.so
- *     FAULT_CALL=rename FAULT_NUMBER=3 FAULT_MODE=fail FAULT_MARK=mark LD_PRELOAD=build/fault_shim.so ./train ...
+ *     FAULT_CALL=rename FAULT_NUMBER=3 FAULT_MODE=fail FAULT_MARK=mark \
+ *         LD_PRELOAD=build/fault_shim.so ./train ...
  *
  * The FAULT_NUMBER-th call of that name returns an error with "No space left on device" (fwrite
  * after half of its bytes), or the program gets SIGKILL instead of the call.  The file

@@ -117,8 +117,8 @@ static void shard_save(const GPT *gpt, size_t from, size_t to, const char *name)
     GPT part = *gpt;
     part.table += from;
     part.tensor_count = to - from;
-    safetensors_write(text_lend("%s/%s", folder, name), "", &part, &(Arena){"", gpt->weights}, 1,
-                      true);
+    safetensors_write(text_lend("%s/%s", folder, name), "", &part, &(Arena){"", gpt->weights},
+                      1, true);
 }
 
 /* A small model in the scratch folder, and seeds made of its files. */

@@ -870,8 +870,8 @@ static void layernorm_edges_check(void) {
           "layernorm of a constant row is the bias");
 }
 
-/* The largest logit is 1000, at each place in turn, in whole lanes or behind them: an exponential
- * of it would overflow. */
+/* The largest logit is 1000, at each place in turn, in whole lanes or behind them: an
+ * exponential of it would overflow. */
 static void cross_entropy_maximum_check(void) {
     bool good = true;
     for (size_t V = 1; V <= 2 * LANES + 1; V++)

@@ -120,8 +120,8 @@ static int threads_most(void) {
  * them, so a copy of the best model of that step goes along where the log says which it was. */
 static void test_every_step(const char *name, const char *options, int threads) {
     char *whole = text_format("whole-%s", name);
-    Ending ending = train_run(RUN "%s --save-every 1 --keep 100 --threads 1 --out %s/%s", folder,
-                              options, folder, whole);
+    Ending ending = train_run(RUN "%s --save-every 1 --keep 100 --threads 1 --out %s/%s",
+                              folder, options, folder, whole);
     check(ending.status == 0, "%s: the run that is not stopped", name);
     ending_free(&ending);
     size_t same = 0, resumed = 0, logs = 0;
@@ -129,7 +129,8 @@ static void test_every_step(const char *name, const char *options, int threads) 
         char *from = text_format("%s/step-%d", whole, step), *to = text_format("r-%s", name);
         char *remove = text_format("%s/%s", folder, to);
         run_copy(from, to);
-        char *log_from = text_format("%s/log.csv", whole), *log_to = text_format("%s/log.csv", to);
+        char *log_from = text_format("%s/log.csv", whole),
+             *log_to = text_format("%s/log.csv", to);
         file_copy(log_from, log_to); /* with rows of steps that this state knows nothing of */
         ending = train_run("--resume %s/%s --threads %d", folder, to, 1 + step % threads);
         resumed += ending.status == 0;
@@ -152,12 +153,13 @@ static void test_every_step(const char *name, const char *options, int threads) 
 static void test_finished(void) {
     Ending ending = train_run("--resume %s/whole-plain --threads 1", folder);
     check(ending.status == 0 && strstr((char *)ending.out.data, "24 steps") &&
-              files_equal("whole-plain/model.safetensors", "whole-plain/step-24/model.safetensors"),
+              files_equal("whole-plain/model.safetensors",
+                          "whole-plain/step-24/model.safetensors"),
           "a run that has done all its steps: nothing is left to do, and it says so");
     ending_free(&ending);
 }
 
-/* --- Killed while it saved ------------------------------------------------------------------ */
+/* --- Killed while it saved ---------------------------------------------------------------- */
 
 /* The moments of a save, by hand: `old` and `new` are saves of one run, one step apart. */
 static void moment_make(const char *old, const char *new, const char *to, int state, int model,
@@ -233,12 +235,12 @@ static void test_moments(void) {
 
     moment_make("whole-plain/step-9", "whole-plain/step-10", "moment-mixed", 1, 0, false);
     Ending ending = train_run("--resume %s/moment-mixed --threads 1", folder);
-    check(ending_refused(&ending, 1, "not the model"), "a state and the model of another step: %s",
-          last_line(&ending));
+    check(ending_refused(&ending, 1, "not the model"),
+          "a state and the model of another step: %s", last_line(&ending));
     ending_free(&ending);
 }
 
-/* --- What is refused ------------------------------------------------------------------------- */
+/* --- What is refused ---------------------------------------------------------------------- */
 
 /* Replaces, in a copy of a state, the first `old` by `new`, which is as long. */
 static void state_change(const char *to, const char *old, const char *new) {
@@ -274,9 +276,10 @@ static void test_states(void) {
         {"no fingerprint of the weights", "\"weights\": \"", "\"wights \": \"", 1, "weights"},
         {"an option that is none of its values", "\"cosine\"", "\"kosine\"", 2, "kosine"},
         {"an option out of range", "\"--seed\": \"1\"", "\"--seed\": \"x\"", 2, "--seed"},
-        {"a tensor of another name", "\"m.transformer.ln_f.bias\"", "\"m.transformer.ln_f.bass\"", 1,
-         "ln_f.bias"},
-        {"a tensor of another type", "\"F32\", \"shape\": [8, 16]", "\"F64\", \"shape\": [4, 16]", 1, "F64"},
+        {"a tensor of another name", "\"m.transformer.ln_f.bias\"",
+         "\"m.transformer.ln_f.bass\"", 1, "ln_f.bias"},
+        {"a tensor of another type", "\"F32\", \"shape\": [8, 16]",
+         "\"F64\", \"shape\": [4, 16]", 1, "F64"},
     };
     for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
         state_change("changed", changes[i].old, changes[i].new);
@@ -332,24 +335,28 @@ static void test_refused(void) {
                               "--steps 12 --threads 1", folder);
     check(ending.status == 0, "the same values again are no change: exit %d", ending.status);
     ending_free(&ending);
-    char *other = text_format("%s/other.txt", folder), *text = text_format("%s/text.txt", folder);
+    char *other = text_format("%s/other.txt", folder),
+         *text = text_format("%s/text.txt", folder);
     Bytes bytes = file_read(text);
     unsigned char a = bytes.data[100];
-    bytes.data[100] = bytes.data[101], bytes.data[101] = a == bytes.data[101] ? 'a' + (a == 'a') : a;
+    bytes.data[100] = bytes.data[101],
+    bytes.data[101] = a == bytes.data[101] ? 'a' + (a == 'a') : a;
     bytes_save(other, bytes.data, bytes.size);
     ending = train_run("--resume %s/refuse --data %s --threads 1", folder, other);
     check(ending_refused(&ending, 1, "another text"),
           "a text with two letters exchanged is another text: exit %d", ending.status);
     ending_free(&ending);
     ending = train_run("--resume %s/refuse --data %s --steps 13 --threads 1", folder, text);
-    check(ending.status == 0, "the same text by another name is the same: exit %d", ending.status);
+    check(ending.status == 0, "the same text by another name is the same: exit %d",
+          ending.status);
     ending_free(&ending);
     run_copy("whole-plain/step-10", "exchanged"); /* a and b exchanged: the same size */
     char *vocab = text_format("%s/exchanged/vocab.json", folder);
     text_save(vocab, "{\"b\": 0, \"a\": 1, \"c\": 2, \"d\": 3, \"e\": 4, \"f\": 5, \"g\": 6, "
                      "\"h\": 7}\n");
     ending = train_run("--resume %s/exchanged --threads 1", folder);
-    check(ending_refused(&ending, 1, "vocabulary"), "another vocabulary: %s", last_line(&ending));
+    check(ending_refused(&ending, 1, "vocabulary"), "another vocabulary: %s",
+          last_line(&ending));
     ending_free(&ending);
     free(vocab);
     ending = train_run("--resume %s/nothing --threads 1", folder);
@@ -363,27 +370,32 @@ static void test_refused(void) {
     free(text);
 }
 
-/* --- Other ways to go on ----------------------------------------------------------------------- */
+/* --- Other ways to go on ------------------------------------------------------------------ */
 
 static void test_changes(void) {
     run_copy("whole-plain/step-10", "longer");
-    Ending ending = train_run("--resume %s/longer --steps 30 --lr 5e-3 --eval-every 3 --threads 1",
-                              folder);
+    Ending ending =
+        train_run("--resume %s/longer --steps 30 --lr 5e-3 --eval-every 3 --threads 1", folder);
     check(ending.status == 0 && strstr((char *)ending.out.data, "30 steps"),
           "steps, rate and evaluations may change: %.40s", (char *)ending.out.data);
     ending_free(&ending);
-    ending = train_run("--resume %s/whole-plain/step-10 --threads 1 --out %s/branch", folder, folder);
-    check(ending.status == 0 && files_equal("branch/model.safetensors", "whole-plain/model.safetensors") &&
+    ending = train_run("--resume %s/whole-plain/step-10 --threads 1 --out %s/branch", folder,
+                       folder);
+    check(ending.status == 0 &&
+              files_equal("branch/model.safetensors", "whole-plain/model.safetensors") &&
               !file_there("whole-plain/step-10/log.csv"),
-          "--resume a kept step into another folder: the same end, and the kept step is as it was");
+          "--resume a kept step into another folder: the same end, and the kept step "
+          "is as it was");
     ending_free(&ending);
-    ending = train_run("--resume %s/whole-plain/step-10 --threads 1 --out %s/branch", folder, folder);
+    ending = train_run("--resume %s/whole-plain/step-10 --threads 1 --out %s/branch", folder,
+                       folder);
     check_error("--resume into a folder that holds a run", &ending, 1, "already holds");
     ending_free(&ending);
 }
 
 static void test_keep(void) {
-    Ending ending = train_run(RUN "--save-every 2 --keep 3 --threads 1 --out %s/few", folder, folder);
+    Ending ending =
+        train_run(RUN "--save-every 2 --keep 3 --threads 1 --out %s/few", folder, folder);
     size_t there = 0;
     for (int step = 0; step <= STEPS; step++) {
         char *name = text_format("few/step-%d/model.safetensors", step);
@@ -396,8 +408,9 @@ static void test_keep(void) {
     check(files_equal("few/model.safetensors", "few/step-24/model.safetensors"),
           "--keep: the newest of them is the last model");
     ending_free(&ending);
-    ending = train_run(RUN "--save-every 5 --keep 1 --overwrite --channels 8 --threads 1 --out %s/few",
-                       folder, folder);
+    ending = train_run(
+        RUN "--save-every 5 --keep 1 --overwrite --channels 8 --threads 1 --out %s/few", folder,
+        folder);
     there = 0;
     for (int step = 0; step <= STEPS; step++) {
         char *name = text_format("few/step-%d", step);
@@ -445,7 +458,8 @@ int main(void) {
     text_make();
     int threads = threads_most();
     test_every_step("plain", "", threads);
-    test_every_step("windows", "--order windows --no-bias --recompute --precision bf16", threads);
+    test_every_step("windows", "--order windows --no-bias --recompute --precision bf16",
+                    threads);
     test_every_step("bytes", "--vocab 256 --schedule trapezoid --eval-every 2", threads);
     test_finished();
     test_moments();

@@ -131,8 +131,8 @@ static void test_edges(void) {
     masked[1] = masked[4] = -INFINITY;
     double expected[V];
     renormalise(expected, "023567", 1);
-    check_frequencies("two tokens at minus infinity never come", masked, &(Sampling){1, 0, 1, false},
-                      expected);
+    check_frequencies("two tokens at minus infinity never come", masked,
+                      &(Sampling){1, 0, 1, false}, expected);
 
     /* The borders between tokens are where the running sum says: u = 0 is the first token, u
      * just below 1 the last one, and u at a border belongs to the token behind it. */
@@ -143,8 +143,8 @@ static void test_edges(void) {
     right = 0;
     for (uint32_t v = 0; v < V; v++) {
         right += token_sample(flat, V, &(Sampling){1, 0, 1, false}, v / (double)V, room) == v;
-        right +=
-            token_sample(flat, V, &(Sampling){1, 0, 1, false}, (v + 1) / (double)V - 1e-9, room) == v;
+        right += token_sample(flat, V, &(Sampling){1, 0, 1, false}, (v + 1) / (double)V - 1e-9,
+                              room) == v;
     }
     check(right == 2 * V, "u at a border belongs to the token behind it: %zu of %d", right,
           2 * V);
@@ -260,8 +260,8 @@ static void write_to_full_disk(void *argument) {
     if (!full) _exit(77);
     uint32_t prompt = 0;
     Cache *cache = cache_create(&w->gpt->config);
-    text_generate(w->gpt, cache, w->tokenizer, &prompt, 1, w->count, &(Sampling){1, 0, 1, false}, 1,
-                  full);
+    text_generate(w->gpt, cache, w->tokenizer, &prompt, 1, w->count,
+                  &(Sampling){1, 0, 1, false}, 1, full);
 }
 
 static ssize_t stream_count(void *cookie, const char *data, size_t size) {
@@ -280,7 +280,8 @@ static void test_streaming(void) {
     uint32_t prompt = 0;
     size_t calls = 0;
     FILE *stream = fopencookie(&calls, "w", (cookie_io_functions_t){.write = stream_count});
-    text_generate(gpt, cache, tokenizer, &prompt, 1, 40, &(Sampling){1, 0, 1, false}, 1, stream);
+    text_generate(gpt, cache, tokenizer, &prompt, 1, 40, &(Sampling){1, 0, 1, false}, 1,
+                  stream);
     check(calls == 40, "40 tokens reach the stream in %zu pieces: each as soon as it is drawn",
           calls);
     fclose(stream);
@@ -289,7 +290,8 @@ static void test_streaming(void) {
     if (ending.status == 77) check_skip("there is no /dev/full here");
     else check_error("a stream that cannot be written", &ending, 1, "cannot write");
     ending_free(&ending);
-    Bytes none = write_streaming(gpt, cache, tokenizer, &prompt, 1, 0, &(Sampling){1, 0, 1, false}, 1);
+    Bytes none =
+        write_streaming(gpt, cache, tokenizer, &prompt, 1, 0, &(Sampling){1, 0, 1, false}, 1);
     check(none.size == 0, "0 tokens are nothing");
     free(none.data);
     cache_destroy(cache);

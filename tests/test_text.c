@@ -472,7 +472,8 @@ static void check_row(const Split *split, const Tokenizer *tokenizer, size_t row
 }
 
 static void test_rows(void) {
-    static const char text[] = "ab=cd\n=xyz\n\nabc=\nabcdefg\nq=r"; /* no line feed at the end */
+    static const char text[] =
+        "ab=cd\n=xyz\n\nabc=\nabcdefg\nq=r"; /* no line feed at the end */
     Bytes plain = {(unsigned char *)text, strlen(text)};
     Tokenizer *tokenizer = tokenizer_create(plain.data, plain.size);
     Corpus corpus = corpus_rows(tokenizer, &plain, "text", NULL, ROW_T);
@@ -508,8 +509,8 @@ static void test_rows(void) {
     free(corpus.rows);
     tokenizer_destroy(tokenizer);
 
-    /* A learned vocabulary has tokens such as "\n\n" and "b c"; none may reach across the end of
-     * a line or of a prompt, for a model that is asked has nothing but the prompt. */
+    /* A learned vocabulary has tokens such as "\n\n" and "b c"; none may reach across the end
+     * of a line or of a prompt, for a model that is asked has nothing but the prompt. */
     Bytes learned = {NULL, 0};
     for (int i = 0; i < 200; i++) {
         static const char lines[] = "aa  bb  \n\n\n  cc=cc\n";
@@ -533,7 +534,8 @@ static void test_rows(void) {
         kept += length == 1 && *token == '\n';
     }
     check(feeds > 0 && corpus.row_count == 800 && kept == 801,
-          "rows: %zu tokens of the running text reach across a line's end, in rows none", feeds);
+          "rows: %zu tokens of the running text reach across a line's end, in rows none",
+          feeds);
     free(across);
     free(corpus.tokens);
     free(corpus.rows);
@@ -635,7 +637,8 @@ static void rows_of(void *argument) {
 
 static void test_rows_refused(void) {
     static const char *const cases[][4] = {
-        {"line by line", "1234567\n12345678\n1\n", NULL, "some.txt: line 2 and its line feed are 9"},
+        {"line by line", "1234567\n12345678\n1\n", NULL,
+         "some.txt: line 2 and its line feed are 9"},
         {"a prompt without an end", "1+1=2\n2+2=4\n\n", "=", "some.txt: line 3 has no '='"},
         {"no line feed at all", "1+1=2", NULL, "0x0A"},
     };

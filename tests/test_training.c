@@ -515,12 +515,14 @@ static void test_rows_evaluation(void) {
             size_t size, n = row[1].start - row->answer;
             FILE *stream = open_memstream(&written, &size);
             text_generate(run->gpt, run->cache, run->tokenizer, split->tokens + row->start,
-                          row->answer - row->start, n + 1, &(Sampling){0, 0, 1, true}, 1, stream);
+                          row->answer - row->start, n + 1, &(Sampling){0, 0, 1, true}, 1,
+                          stream);
             fclose(stream);
             bool same = size == n;
             for (size_t i = 0, length; same && i < n; i++)
-                same = written[i] == (char)*tokenizer_token(
-                                         run->tokenizer, split->tokens[row->answer + i], &length);
+                same = written[i] == (char)*tokenizer_token(run->tokenizer,
+                                                            split->tokens[row->answer + i],
+                                                            &length);
             right += same;
             free(written);
         }
@@ -528,22 +530,25 @@ static void test_rows_evaluation(void) {
             split_evaluate(run->gpt, run->activations, run->tokenizer, split, 0);
         counts[round] = right;
         mixed += right > 0 && right < split->row_count;
-        check(e.tokens == targets && e.sequences == split->row_count &&
-                  fabs(e.loss * (double)targets / sum - 1) < 1e-6 &&
-                  fabs(e.bits_per_byte * log(2.0) * bytes / sum - 1) < 1e-6,
-              "rows, evaluation: loss %.5f and %.5f bits per byte over %zu targets, by hand %.5f",
-              e.loss, e.bits_per_byte, e.tokens, sum / (double)targets);
+        check(
+            e.tokens == targets && e.sequences == split->row_count &&
+                fabs(e.loss * (double)targets / sum - 1) < 1e-6 &&
+                fabs(e.bits_per_byte * log(2.0) * bytes / sum - 1) < 1e-6,
+            "rows, evaluation: loss %.5f and %.5f bits per byte over %zu targets, by hand %.5f",
+            e.loss, e.bits_per_byte, e.tokens, sum / (double)targets);
         check(fabs(e.accuracy * (double)split->row_count - (double)right) < 1e-9,
               "rows, evaluation: %.2f%% of %zu rows right, written one by one: %zu",
               100 * e.accuracy, split->row_count, right);
         Activations *small = activations_create(&run->gpt->config, 2, T, KEEP_NOTHING, 3);
         Evaluation pieces = split_evaluate(run->gpt, small, run->tokenizer, split, 0);
         check(pieces.accuracy == e.accuracy,
-              "rows, evaluation: the same in pieces of 3 logits: %.2f%%", 100 * pieces.accuracy);
+              "rows, evaluation: the same in pieces of 3 logits: %.2f%%",
+              100 * pieces.accuracy);
         activations_destroy(small);
     }
-    check(mixed > 0, "rows, evaluation: some rows were right and some were wrong: %zu, %zu, %zu "
-          "of %zu", counts[0], counts[1], counts[2], split->row_count);
+    check(mixed > 0,
+          "rows, evaluation: some rows were right and some were wrong: %zu, %zu, %zu of %zu",
+          counts[0], counts[1], counts[2], split->row_count);
     inside_destroy(in);
 }
 
@@ -938,13 +943,14 @@ static void test_rows_run(void) {
         bool due = r % 50 == 0;
         const double *v = history.value[r];
         good = due == !isnan(v[VAL_ACCURACY]) && due == !isnan(v[TRAIN_ACCURACY]) &&
-               v[TOKENS] == 32.0 * 7 * (double)r && fabs(v[EPOCH] - 32.0 * (double)r / 360) < 1e-4;
+               v[TOKENS] == 32.0 * 7 * (double)r &&
+               fabs(v[EPOCH] - 32.0 * (double)r / 360) < 1e-4;
     }
     check(good, "rows, a run: accuracies where it evaluates, tokens without padding");
     if (good) {
         const double *first = history.value[0], *last = history.value[200];
-        check(first[VAL_ACCURACY] < 0.1 && last[VAL_ACCURACY] == 1 && last[TRAIN_ACCURACY] == 1 &&
-                  last[VAL_LOSS] < 0.05,
+        check(first[VAL_ACCURACY] < 0.1 && last[VAL_ACCURACY] == 1 &&
+                  last[TRAIN_ACCURACY] == 1 && last[VAL_LOSS] < 0.05,
               "rows, a run: from %.1f%% to %.1f%% right, loss %.4f", 100 * first[VAL_ACCURACY],
               100 * last[VAL_ACCURACY], last[VAL_LOSS]);
         check(strstr((char *)ending.err.data, "% of rows right") &&
@@ -971,7 +977,8 @@ static void test_rows_run(void) {
           "rows: asked for 7b=, the model writes 7b7 and ends: %s", (char *)ending.out.data);
     ending_free(&ending);
     ending = train_run("eval --rows --answer-after = --model %s --data %s", model, path);
-    check(ending.status == 0 && strstr((char *)ending.out.data, "over 80 tokens; 100.00% of 20 rows right"),
+    check(ending.status == 0 &&
+              strstr((char *)ending.out.data, "over 80 tokens; 100.00% of 20 rows right"),
           "rows: eval counts rows and targets: %s", (char *)ending.out.data);
     ending_free(&ending);
     free(model);
