@@ -1,6 +1,6 @@
 # New first names: every line a sequence of its own; the 1,000 of 32,033 that makemore holds out.
 source='makemore, README and the defaults of makemore.py'
-published='test loss about 1.92'
+published='test loss about 1.92; with its own settings and random numbers 1.966 (doc/reproduction.md)'
 figures='val_loss:lowest'
 prepare() { fetch names; make_text names; }
 settings='--data data/names-shuffled.txt --rows --validation 0.03122 --test 0
