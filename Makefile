@@ -75,7 +75,7 @@ check-faults: # one line broken at a time: the tests must notice
 
 # GPT-2's tokenizer, from the network or, with MIRROR=FOLDER, from a folder that has it.
 data/gpt2/merges.txt:
-	sh dev/data/fetch.sh gpt2 $(if $(MIRROR),--mirror $(MIRROR))
+	sh dev/data/fetch.sh gpt2 $(if $(MIRROR),--mirror '$(MIRROR)')
 
 attack: build/train build/attack build/fault_shim.so # kills and full disks, minutes
 	OMP_WAIT_POLICY=passive ./build/attack $(KILLS) $(STRIDE)
@@ -105,8 +105,8 @@ bench: build/matmul_steps build/kernels build/step build/train.so # two minutes,
 	if $(PYTHON) -c 'import torch'; then $(PYTHON) dev/bench/step.py; \
 	else echo 'PyTorch is not there: dev/bench/step.py is left out'; fi
 
-reproduce: build/train # RUN is the name of a file in dev/runs; MIRROR=FOLDER as above
-	PYTHON=$(PYTHON) MIRROR=$(MIRROR) sh dev/runs/reproduce.sh $(RUN)
+reproduce: build/train # fetches its text; RUN is the name of a file in dev/runs, MIRROR=FOLDER as above
+	PYTHON=$(PYTHON) MIRROR='$(MIRROR)' sh dev/runs/reproduce.sh $(RUN)
 
 report: # needs matplotlib
 	$(PYTHON) dev/report.py $(RUN)

@@ -60,22 +60,24 @@
 
 static const char *program_name = "tokenizer"; /* opens every message; train.c says "train" */
 
-/* Files that are written but have not taken their names yet: taken away on the way out. */
+/* Files that are written but not renamed yet.  An error deletes them. */
 enum { PENDING_MAX = 16 };
 static struct {
-    char *temporary, *path; /* no temporary: this file is to go */
+    char *temporary, *path; /* temporary is NULL: this file is to be deleted */
 } pending_files[PENDING_MAX];
 static int pending_count;
 
-/* Control bytes, which a hostile file may have put into a name, are shown as '?': a message is
- * one line, and no terminal obeys it. */
-void message_print(const char *format, va_list arguments) {
+/* Deletes unfinished files and prints a message.  Control characters, which a hostile file may
+ * have put into a name, are shown as '?': a message is one line, and no terminal obeys it.
+ * (U+0080 to U+009F are control characters too: 0xC2 and a byte below 0xA0.) */
+static void message_end(const char *format, va_list arguments) {
     char text[1024];
     for (int i = 0; i < pending_count; i++)
         if (pending_files[i].temporary) unlink(pending_files[i].temporary);
     vsnprintf(text, sizeof text, format, arguments);
     for (char *c = text; *c; c++)
         if ((unsigned char)*c < 0x20 || *c == 0x7F) *c = '?';
+        else if ((unsigned char)*c == 0xC2 && (unsigned char)c[1] < 0xA0 && c[1]) c[1] = '?';
     fflush(stdout);
     fprintf(stderr, "%s: %s\n", program_name, text);
 }
@@ -85,7 +87,7 @@ __attribute__((noreturn, format(printf, 1, 2)))
 void die(const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
-    message_print(format, arguments);
+    message_end(format, arguments);
     va_end(arguments);
     exit(1);
 }
@@ -95,26 +97,30 @@ __attribute__((noreturn, format(printf, 1, 2)))
 void die_usage(const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
-    message_print(format, arguments);
+    message_end(format, arguments);
     va_end(arguments);
     exit(2);
 }
 
-/* count * size zeroed bytes, never NULL; the caller owns them and calls free(). */
-void *memory_allocate(size_t count, size_t size) {
+static size_t memory_bytes(size_t count, size_t size) { /* at least 1 */
     if (size && count > SIZE_MAX / 2 / size)
         die("cannot allocate %zu times %zu bytes: more than any memory", count, size);
-    void *memory = calloc(count ? count : 1, size ? size : 1);
-    if (!memory) die("out of memory: %zu bytes were not to be had", count * size);
+    return count && size ? count * size : 1;
+}
+
+/* count * size zeroed bytes, never NULL; the caller owns them and calls free(). */
+void *memory_allocate(size_t count, size_t size) {
+    size_t bytes = memory_bytes(count, size);
+    void *memory = calloc(bytes, 1);
+    if (!memory) die("out of memory: cannot allocate %zu bytes", bytes);
     return memory;
 }
 
 /* realloc() with the same promises; the new part is not zeroed. */
 void *memory_resize(void *memory, size_t count, size_t size) {
-    if (size && count > SIZE_MAX / 2 / size)
-        die("cannot allocate %zu times %zu bytes: more than any memory", count, size);
-    void *larger = realloc(memory, count && size ? count * size : 1);
-    if (!larger) die("out of memory: %zu bytes were not to be had", count * size);
+    size_t bytes = memory_bytes(count, size);
+    void *larger = realloc(memory, bytes);
+    if (!larger) die("out of memory: cannot allocate %zu bytes", bytes);
     return larger;
 }
 
@@ -130,6 +136,21 @@ char *text_format(const char *format, ...) {
     char *text = memory_allocate((size_t)length + 1, 1);
     vsnprintf(text, (size_t)length + 1, format, again);
     va_end(again);
+    return text;
+}
+
+/* printf into a text that nobody frees and that lasts until 32 others were lent: the name of a
+ * file on its way into a call, a number in a line of output. */
+__attribute__((format(printf, 1, 2)))
+const char *text_lend(const char *format, ...) {
+    static char texts[32][4096 + 64]; /* no system opens a longer name */
+    static unsigned next;
+    char *text = texts[next++ % 32];
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vsnprintf(text, sizeof texts[0], format, arguments);
+    va_end(arguments);
+    if (length < 0 || (size_t)length >= sizeof texts[0]) die("%.60s...: is too long", text);
     return text;
 }
 
@@ -153,13 +174,18 @@ Bytes stream_read(FILE *stream, const char *name) {
     return bytes;
 }
 
-/* A whole file.  The caller frees .data. */
-Bytes file_read(const char *path) {
+static FILE *file_open(const char *path) { /* to read it */
     struct stat status;
     FILE *file = fopen(path, "rb");
     if (!file) die("%s: cannot open: %s", path, strerror(errno));
     if (fstat(fileno(file), &status) == 0 && S_ISDIR(status.st_mode))
         die("%s: is a folder, a file is needed here", path);
+    return file;
+}
+
+/* A whole file.  The caller frees .data. */
+Bytes file_read(const char *path) {
+    FILE *file = file_open(path);
     Bytes bytes = stream_read(file, path);
     fclose(file);
     return bytes;
@@ -170,8 +196,8 @@ Bytes file_read(const char *path) {
  * cut included, sees the old file or the new one.
  *
  * Files that belong together are written between files_hold() and files_release(): they take
- * their names at the end, in the order in which they were created, when nothing can fail for
- * want of room. */
+ * their names at the end, in the order in which they were created, when no write can fail any
+ * more. */
 typedef struct {
     FILE *stream;
     char *path, *temporary; /* they belong to the list of pending files */
@@ -189,7 +215,7 @@ FileWriter file_create(const char *path) {
     return file;
 }
 
-/* When the held files take their names, this one goes, if it is there. */
+/* Deletes this file, if it exists, when the held files are renamed. */
 void file_drop(const char *path) {
     assert(files_held && pending_count < PENDING_MAX);
     pending_files[pending_count].temporary = NULL;
@@ -224,9 +250,11 @@ void files_release(void) {
     pending_count = 0;
     for (int i = 0; i < count; i++) {
         char *temporary = pending_files[i].temporary, *path = pending_files[i].path;
-        if (temporary ? rename(temporary, path) != 0 : unlink(path) != 0 && errno != ENOENT)
-            die("%s: cannot be replaced: %s; its new contents may be in %s.tmp", path,
-                strerror(errno), path);
+        if (!temporary && unlink(path) != 0 && errno != ENOENT)
+            die("%s: cannot be removed: %s", path, strerror(errno));
+        if (temporary && rename(temporary, path) != 0)
+            die("%s: cannot be replaced: %s; its new contents may be in %s", path,
+                strerror(errno), temporary);
         folder_flush(path);
         free(temporary);
         free(path);
@@ -248,20 +276,16 @@ void file_commit(FileWriter *file) {
 
 /* Creates a folder and those above it; one that exists is as good. */
 void folder_create(const char *path) {
-    char *part = text_format("%s", path);
-    if (!*part) die("the name of a folder is empty");
-    for (char *c = part + 1; *c; c++) {
-        if (*c != '/') continue;
-        *c = 0;
+    struct stat status;
+    char *part = text_format("%s/", path);
+    if (!*path) die("the name of a folder is empty");
+    for (char *slash = part; (slash = strchr(slash + 1, '/')); *slash = '/') {
+        *slash = 0;
         if (mkdir(part, 0777) != 0 && errno != EEXIST)
             die("%s: cannot create the folder: %s", part, strerror(errno));
-        *c = '/';
     }
-    struct stat status;
-    if (mkdir(part, 0777) != 0 && errno != EEXIST)
-        die("%s: cannot create the folder: %s", part, strerror(errno));
-    if (stat(part, &status) != 0 || !S_ISDIR(status.st_mode))
-        die("%s: is not a folder", part);
+    if (stat(path, &status) != 0 || !S_ISDIR(status.st_mode))
+        die("%s: is not a folder", path);
     free(part);
 }
 
@@ -280,12 +304,12 @@ __attribute__((noreturn)) static void json_fail(const Json *j, const char *expec
     die("%s: byte %zu: expected %s", j->name, j->at, expected);
 }
 
+static int json_byte(const Json *j) { return j->at < j->size ? j->text[j->at] : -1; }
+
 static int json_peek(Json *j) { /* the next byte that is not blank, or -1 */
-    for (; j->at < j->size; j->at++) {
-        unsigned char c = j->text[j->at];
-        if (c != ' ' && c != '\t' && c != '\r' && c != '\n') return c;
-    }
-    return -1;
+    int c;
+    while ((c = json_byte(j)) == ' ' || c == '\t' || c == '\r' || c == '\n') j->at++;
+    return c;
 }
 
 void json_enter(Json *j, char bracket) {
@@ -309,7 +333,7 @@ bool json_more(Json *j, char bracket) {
 static unsigned json_hex(Json *j) {
     unsigned value = 0;
     for (int i = 0; i < 4; i++, j->at++) {
-        int c = j->at < j->size ? j->text[j->at] : 0;
+        int c = json_byte(j);
         int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 :
                     c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
         if (digit < 0) json_fail(j, "four hexadecimal digits after \\u");
@@ -330,22 +354,25 @@ size_t utf8_put(unsigned char *out, uint32_t c) {
 }
 
 /* A string, unescaped, into out (capacity bytes, a closing NUL included); returns its
- * length. */
+ * length.  Where out is NULL it is only stepped over. */
 size_t json_string(Json *j, char *out, size_t capacity) {
     size_t length = 0;
     if (json_peek(j) != '"') json_fail(j, "a string in double quotes");
     j->at++;
     while (j->at < j->size && j->text[j->at] != '"') {
-        unsigned char c = j->text[j->at++], utf8[4] = {c};
+        unsigned char c = j->text[j->at], utf8[4] = {c};
         size_t bytes = 1;
         if (c < 0x20) json_fail(j, "no control character inside a string");
+        j->at++;
         if (c == '\\') {
             static const char plain[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
-            int escape = j->at < j->size ? j->text[j->at++] : 0;
-            const char *found = escape ? strchr(plain, escape) : NULL;
+            int escape = json_byte(j);
+            const char *found = escape > 0 ? strchr(plain, escape) : NULL;
+            if (!found && escape != 'u') json_fail(j, "an escape that JSON knows");
+            j->at++;
             if (found) {
                 utf8[0] = (unsigned char)meant[found - plain];
-            } else if (escape == 'u') {
+            } else {
                 uint32_t code = json_hex(j);
                 if (code >= 0xD800 && code < 0xDC00 && j->size - j->at >= 6 &&
                     j->text[j->at] == '\\' && j->text[j->at + 1] == 'u') {
@@ -355,11 +382,12 @@ size_t json_string(Json *j, char *out, size_t capacity) {
                     code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
                 }
                 if (code >= 0xD800 && code < 0xE000) json_fail(j, "both halves of a pair");
-                if (code == 0)
+                if (code == 0 && out)
                     json_fail(j, "no NUL inside a string"); /* it would end it here */
                 bytes = utf8_put(utf8, code);
-            } else json_fail(j, "an escape that JSON knows");
+            }
         }
+        if (!out) continue;
         if (length + bytes >= capacity)
             die("%s: byte %zu: a string of %zu bytes or more, which is too long here", j->name,
                 j->at, capacity);
@@ -368,7 +396,7 @@ size_t json_string(Json *j, char *out, size_t capacity) {
     }
     if (j->at >= j->size) json_fail(j, "the closing quote of a string");
     j->at++;
-    out[length] = 0;
+    if (out) out[length] = 0;
     return length;
 }
 
@@ -383,7 +411,7 @@ bool json_key(Json *j, char *key, size_t capacity) {
 
 static size_t json_digits(Json *j) { /* steps over digits, of which there must be one */
     size_t start = j->at;
-    while (j->at < j->size && j->text[j->at] >= '0' && j->text[j->at] <= '9') j->at++;
+    while (json_byte(j) >= '0' && json_byte(j) <= '9') j->at++;
     if (j->at == start) json_fail(j, "a digit");
     return j->at - start;
 }
@@ -393,16 +421,16 @@ double json_number(Json *j) {
     if (c != '-' && !(c >= '0' && c <= '9')) json_fail(j, "a number");
     size_t start = j->at;
     if (c == '-') j->at++;
-    bool zero = j->at < j->size && j->text[j->at] == '0';
+    bool zero = json_byte(j) == '0';
     if (json_digits(j) > 1 && zero) json_fail(j, "no digit behind a leading 0");
-    if (j->at < j->size && j->text[j->at] == '.') { j->at++; json_digits(j); }
-    if (j->at < j->size && (j->text[j->at] == 'e' || j->text[j->at] == 'E')) {
+    if (json_byte(j) == '.') { j->at++; json_digits(j); }
+    if (json_byte(j) == 'e' || json_byte(j) == 'E') {
         j->at++;
-        if (j->at < j->size && (j->text[j->at] == '+' || j->text[j->at] == '-')) j->at++;
+        if (json_byte(j) == '+' || json_byte(j) == '-') j->at++;
         json_digits(j);
     }
-    char *digits = text_format("%.*s", (int)(j->at - start < 4096 ? j->at - start : 4096),
-                               (const char *)j->text + start);
+    if (j->at - start > 4096) json_fail(j, "a number of at most 4096 characters");
+    char *digits = text_format("%.*s", (int)(j->at - start), (const char *)j->text + start);
     double value = strtod(digits, NULL);
     free(digits);
     return value;
@@ -410,13 +438,17 @@ double json_number(Json *j) {
 
 /* A whole number from 0 to 2^53, the range in which a double is exact. */
 size_t json_size(Json *j) {
+    json_peek(j);
+    size_t start = j->at;
     double value = json_number(j);
-    if (!(value >= 0 && value <= 9007199254740992.0) || value != (double)(uint64_t)value)
+    if (!(value >= 0 && value <= 9007199254740992.0) || value != (double)(uint64_t)value) {
+        j->at = start;
         json_fail(j, "a whole number that is not negative");
+    }
     return (size_t)value;
 }
 
-bool json_word(Json *j, const char *word) { /* steps over true, false or null if it is next */
+bool json_word(Json *j, const char *word) { /* steps over these very bytes if they come next */
     size_t length = strlen(word);
     json_peek(j);
     if (j->size - j->at < length || memcmp(j->text + j->at, word, length) != 0) return false;
@@ -432,26 +464,22 @@ bool json_boolean(Json *j) {
 
 enum { JSON_DEPTH_MAX = 64 };
 
+/* It calls itself for what stands in brackets, but not deeper than JSON_DEPTH_MAX: no file can
+ * exhaust the stack. */
 static void json_skip_at(Json *j, int depth) {
-    char key[1024];
     int c = json_peek(j);
     if (depth > JSON_DEPTH_MAX) json_fail(j, "fewer brackets inside each other");
     if (c == '{')
-        for (json_enter(j, '{'); json_key(j, key, sizeof key);) json_skip_at(j, depth + 1);
+        for (json_enter(j, '{'); json_key(j, NULL, 0);) json_skip_at(j, depth + 1);
     else if (c == '[')
         for (json_enter(j, '['); json_more(j, ']');) json_skip_at(j, depth + 1);
-    else if (c == '"') {
-        for (j->at++; j->at < j->size && j->text[j->at] != '"'; j->at++)
-            if (j->text[j->at] == '\\') j->at++;
-        if (j->at >= j->size) json_fail(j, "the closing quote of a string");
-        j->at++;
-    } else if (c == 't' || c == 'f') json_boolean(j);
+    else if (c == '"') json_string(j, NULL, 0);
+    else if (c == 't' || c == 'f') json_boolean(j);
     else if (c == 'n') { if (!json_word(j, "null")) json_fail(j, "null"); }
     else json_number(j);
 }
 
-/* Steps over one value of any kind.  It calls itself for what stands in brackets, but not
- * deeper than JSON_DEPTH_MAX: no file can exhaust the stack. */
+/* Steps over one value of any kind. */
 void json_skip(Json *j) { json_skip_at(j, 0); }
 
 /* A text as a JSON string, quotes included.  The caller frees it. */
@@ -502,7 +530,7 @@ void json_end(Json *j) {
  * ====================================================================================== */
 
 enum {
-    VOCAB_MAX = 1 << 24,    /* ids and ranks below this leave 8 bits of 32 free: section 6 */
+    VOCAB_MAX = 1 << 24,    /* ranks below this leave 8 bits of 32 free: section 6 */
     TOKEN_BYTES_MAX = 65535 /* the longest token; files that claim a longer one are refused */
 };
 static const uint32_t NONE = UINT32_MAX; /* no id, no rank, no place */
@@ -790,7 +818,7 @@ void tokenizer_destroy(Tokenizer *t) {
  * Overlaps count: "aaa" holds the pair (a, a) twice, though only one of the two can be merged.
  * ====================================================================================== */
 
-/* May these two be merged at all? */
+/* Is what these two build short enough to be a token? */
 static bool pair_fits(const Tokenizer *t, uint32_t left, uint32_t right) {
     size_t a, b;
     tokenizer_token(t, left, &a);
@@ -930,7 +958,7 @@ typedef struct {
     size_t grown_count, grown_capacity;
 } Learner;
 
-/* The pair that begins at this place now, by the tokens that stand there, counts here. */
+/* Puts this place into the chain of the pair that begins here now, and counts it. */
 static void place_join(Learner *l, uint32_t at) {
     Place *place = &l->places[at];
     place->pair = NONE;
@@ -954,7 +982,7 @@ static void place_join(Learner *l, uint32_t at) {
     l->grown[l->grown_count++] = place->pair;
 }
 
-/* It no longer does. */
+/* Takes this place out of its pair's chain and count. */
 static void place_leave(Learner *l, uint32_t at) {
     Place *place = &l->places[at];
     if (place->pair == NONE) return;
@@ -1593,6 +1621,7 @@ size_t pieces_tokens(const Tokenizer *t, const Strings *pieces) {
     return tokens;
 }
 
+/* A vocabulary of `vocab` ids that a text teaches; see pieces_learn. */
 Tokenizer *tokenizer_learn(const unsigned char *text, size_t bytes, size_t vocab,
                            bool verbose) {
     Strings pieces = {0};
@@ -1612,28 +1641,23 @@ Tokenizer *tokenizer_learn(const unsigned char *text, size_t bytes, size_t vocab
  * save themselves is one file, DIR/tokenizer.json, which is read here as well.
  * ====================================================================================== */
 
+/* Writes vocab.json and merges.txt into a folder, which must exist. */
 void tokenizer_save(const Tokenizer *t, const char *folder) {
-    char *path = text_format("%s/vocab.json", folder);
     bool held = files_held;
     files_hold();
-    FileWriter file = file_create(path);
-    free(path);
+    FileWriter file = file_create(text_lend("%s/vocab.json", folder));
+    file_write(&file, "{", 1);
     for (size_t id = 0; id < t->vocab; id++) {
-        char *token = token_show(t, (uint32_t)id), *number = text_format("\": %zu", id);
-        file_write(&file, id ? ", \"" : "{\"", id ? 3 : 2);
-        for (const char *c = token; *c; c++) {
-            if (*c == '"' || *c == '\\') file_write(&file, "\\", 1);
-            file_write(&file, c, 1);
-        }
-        file_write(&file, number, strlen(number));
+        char *token = token_show(t, (uint32_t)id), *quoted = json_quote(token);
+        char *entry = text_format("%s%s: %zu", id ? ", " : "", quoted, id);
+        file_write(&file, entry, strlen(entry));
         free(token);
-        free(number);
+        free(quoted);
+        free(entry);
     }
     file_write(&file, "}\n", 2);
     file_commit(&file);
-    path = text_format("%s/merges.txt", folder);
-    file = file_create(path);
-    free(path);
+    file = file_create(text_lend("%s/merges.txt", folder));
     file_write(&file, "#version: 0.2\n", 14);
     for (size_t i = 0; i < t->merges.count; i++) {
         char *left = token_show(t, t->merges.items[i].left),
@@ -1645,9 +1669,8 @@ void tokenizer_save(const Tokenizer *t, const char *folder) {
         free(line);
     }
     file_commit(&file);
-    path = text_format("%s/tokenizer.json", folder);
-    if (access(path, F_OK) == 0) file_drop(path); /* it would be read in place of the two */
-    free(path);
+    const char *other = text_lend("%s/tokenizer.json", folder);
+    if (access(other, F_OK) == 0) file_drop(other); /* it would be read in place of the two */
     if (!held) files_release();
 }
 
@@ -1662,7 +1685,7 @@ static size_t letters_read(const unsigned char *text, size_t size, unsigned char
     size_t count = 0;
     for (size_t i = 0; i < size; i++) {
         uint32_t code = text[i];
-        if ((code & 0xE0) == 0xC0 && i + 1 < size && (text[i + 1] & 0xC0) == 0x80)
+        if (code >= 0xC2 && code < 0xE0 && i + 1 < size && (text[i + 1] & 0xC0) == 0x80)
             code = (code & 0x1F) << 6 | (text[++i] & 0x3F);
         else if (code >= 0x80) return 0;
         if (code >= 0x144 || !byte_of[code] || count == TOKEN_BYTES_MAX) return 0;
@@ -1693,7 +1716,7 @@ static void vocabulary_add(Vocabulary *v, const unsigned char *token, size_t byt
             VOCAB_MAX - 1);
     size_t before = v->tokens.count, number = strings_add(&v->tokens, token, bytes);
     if (number < before && !(again && v->ids[number] == id))
-        die("%s: byte %zu: this token stands there twice", j->name, j->at);
+        die("%s: byte %zu: this token occurs twice", j->name, j->at);
     v->ids = array_grow(v->ids, &v->capacity, before, sizeof *v->ids);
     v->ids[number] = (uint32_t)id;
 }
@@ -1709,8 +1732,9 @@ static void vocabulary_parse(Vocabulary *v, Json *j, const Vocabulary *added) {
                            ? (memcpy(token, key, length), length)
                            : letters_read((unsigned char *)key, length, token);
         if (!bytes)
-            die("%s: byte %zu: this token is not made of GPT-2's letters for bytes", j->name,
-                j->at);
+            die("%s: byte %zu: this token is not made of GPT-2's letters for bytes, or of more "
+                "than %d",
+                j->name, j->at, TOKEN_BYTES_MAX);
         vocabulary_add(v, token, bytes, id, j, false);
     }
     free(token);
@@ -1771,8 +1795,9 @@ static void merges_next(MergeReader *r, const unsigned char *left_text, size_t l
     size_t a = letters_read(left_text, left_size, r->joined);
     size_t b = a ? letters_read(right_text, right_size, r->joined + a) : 0;
     if (!b)
-        die("%s: %s %zu: expected two tokens in GPT-2's letters and one blank between them",
-            r->name, r->unit, r->number);
+        die("%s: %s %zu: expected two tokens in GPT-2's letters, of at most %d bytes, and one "
+            "blank between them",
+            r->name, r->unit, r->number, TOKEN_BYTES_MAX);
     if (a + b > TOKEN_BYTES_MAX)
         die("%s: %s %zu: a token of %zu bytes: %d is the limit", r->name, r->unit, r->number,
             a + b, TOKEN_BYTES_MAX);
@@ -1790,7 +1815,7 @@ static void merges_next(MergeReader *r, const unsigned char *left_text, size_t l
     else if (r->fixed) r->built[result] = true;
     uint32_t ranks = (uint32_t)t->merges.count;
     if (merge_add(t, left, right, result) < ranks)
-        die("%s: %s %zu: this merge stands there twice", r->name, r->unit, r->number);
+        die("%s: %s %zu: this merge occurs twice", r->name, r->unit, r->number);
     if (t->merges.count >= VOCAB_MAX)
         die("%s: %s %zu: more than %d merges", r->name, r->unit, r->number, VOCAB_MAX - 1);
 }
@@ -1862,8 +1887,10 @@ static void added_parse(Vocabulary *v, Json *j) {
     free(content);
 }
 
-/* A tokenizer.json can describe tokenizers of many other kinds.  Where a setting is not as
- * GPT-2 has it, ids would differ from those of the programs that wrote it: it is refused.
+/* A tokenizer.json can describe tokenizers of many other kinds.  Where one of the settings
+ * below is not as GPT-2 has it, ids would differ from those of the programs that wrote it: it
+ * is refused.  What concerns special tokens only (the flags of added tokens, post_processor) is
+ * passed over.
  * values[i] becomes a reader of the value of keys[i], which must be meant[i] or null, or may be
  * anything if that is NULL. */
 static void settings_read(Json *object, const char *const *keys, const char *const *meant,
@@ -1935,20 +1962,16 @@ static Tokenizer *tokenizer_json_parse(Bytes text, const char *name) {
  * vocabulary is the 256 bytes and what the merges build, in this order.  The caller calls
  * tokenizer_destroy(). */
 Tokenizer *tokenizer_load(const char *folder) {
-    char *json_path = text_format("%s/tokenizer.json", folder);
-    char *vocab_path = text_format("%s/vocab.json", folder);
-    char *merges_path = text_format("%s/merges.txt", folder);
-    Bytes first, vocab = {NULL, 0}; /* tokenizer.json or merges.txt */
+    const char *json_path = text_lend("%s/tokenizer.json", folder);
+    const char *vocab_path = text_lend("%s/vocab.json", folder);
+    const char *merges_path = text_lend("%s/merges.txt", folder);
     bool one = access(json_path, F_OK) == 0;
-    first = file_read(one ? json_path : merges_path);
+    Bytes vocab = {NULL, 0}, first = file_read(one ? json_path : merges_path);
     if (!one && access(vocab_path, F_OK) == 0) vocab = file_read(vocab_path);
     Tokenizer *t = one ? tokenizer_json_parse(first, json_path)
                        : tokenizer_parse(vocab, vocab_path, first, merges_path);
     free(vocab.data);
     free(first.data);
-    free(json_path);
-    free(vocab_path);
-    free(merges_path);
     return t;
 }
 
@@ -2017,7 +2040,7 @@ static Options options_read(int argc, char **argv) {
     o.files = memory_allocate((size_t)argc, sizeof *o.files);
     bool only_files = false;
     for (int i = 2; i < argc; i++) {
-        if (only_files || strncmp(argv[i], "-", 1) != 0 || strcmp(argv[i], "-") == 0) {
+        if (only_files || argv[i][0] != '-' || !argv[i][1]) {
             o.files[o.file_count++] = argv[i];
             continue;
         }
@@ -2062,12 +2085,8 @@ typedef struct {
 static Reader reader_open(const char *path) {
     Reader r = {.stream = stdin, .name = "standard input", .capacity = 1 << 20};
     if (path && strcmp(path, "-") != 0) {
-        struct stat status;
         r.name = path;
-        r.stream = fopen(path, "rb");
-        if (!r.stream) die("%s: cannot open: %s", path, strerror(errno));
-        if (fstat(fileno(r.stream), &status) == 0 && S_ISDIR(status.st_mode))
-            die("%s: is a folder, a file is needed here", path);
+        r.stream = file_open(path);
     }
     r.text = memory_allocate(r.capacity, 1);
     return r;
@@ -2170,8 +2189,8 @@ static void run_encode(const Options *o) {
 
 static void decode_id(const Tokenizer *t, uint64_t id, size_t number, const char *name) {
     if (id >= t->vocab)
-        die("%s: id %" PRIu64 " (number %zu) is out of range: ids run from 0 to %zu", name, id,
-            number, t->vocab - 1);
+        die("%s: id %" PRIu64 " (number %zu) is out of range: the vocabulary has %zu ids", name,
+            id, number, t->vocab);
     size_t bytes;
     const unsigned char *token = tokenizer_token(t, (uint32_t)id, &bytes);
     output_write(token, bytes);
@@ -2191,7 +2210,7 @@ static void run_decode(const Options *o) {
                 id |= (uint64_t)c << 8 * place++;
                 if (place < width) continue;
             } else if (digit) {
-                id = id < VOCAB_MAX ? id * 10 + c - '0' : id; /* large enough to be refused */
+                if (id < UINT64_MAX / 10 - 1) id = id * 10 + c - '0'; /* else it is refused */
                 place++;
                 continue;
             } else if (c != ' ' && c != '\n' && c != '\t' && c != '\r') {
@@ -2209,10 +2228,12 @@ static void run_decode(const Options *o) {
     tokenizer_destroy(t);
 }
 
-static void info_row(const Tokenizer *t, const Strings *pieces, size_t bytes, size_t vocab) {
+/* Prints the length of a text in the first `vocab` ids, of which `singles` are bytes. */
+static void info_row(const Tokenizer *t, const Strings *pieces, size_t bytes, size_t vocab,
+                     size_t singles) {
     Tokenizer first = *t; /* with the merges that a vocabulary of this size would have */
     first.merges = (Pairs){0};
-    for (size_t i = 0; i < t->merges.count && i + 256 < vocab; i++)
+    for (size_t i = 0; i < t->merges.count && singles + i < vocab; i++)
         pairs_add(&first.merges, t->merges.items[i].left, t->merges.items[i].right);
     size_t tokens = pieces_tokens(&first, pieces);
     printf(" %12zu %8.3f", tokens, (double)bytes / (double)tokens);
@@ -2266,9 +2287,10 @@ static void run_info(const Options *o) {
                 if (!own_size && vocab == t->vocab) continue;
                 if (vocab > t->vocab && vocab > own->vocab) continue; /* the text has no more */
                 printf("%13zu%c", vocab, own_size ? '*' : ' ');
-                if (vocab <= t->vocab) info_row(t, &pieces, bytes, vocab);
+                if (vocab <= t->vocab) info_row(t, &pieces, bytes, vocab, singles);
                 else printf(" %12s %8s", "", "");
-                if (vocab >= 256 && vocab <= own->vocab) info_row(own, &pieces, bytes, vocab);
+                if (vocab >= 256 && vocab <= own->vocab)
+                    info_row(own, &pieces, bytes, vocab, 256);
                 putchar('\n');
                 done |= own_size;
             }

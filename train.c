@@ -6,7 +6,7 @@
  * and each weight takes a small step downhill.  That is all; the rest is arithmetic, and all of
  * it is here: no library but libc and libm.
  *
- *     cc -std=gnu11 -O3 -march=native -fopenmp train.c -o train -lm
+ *     cc -std=gnu11 -O3 -march=native -fno-math-errno -fopenmp train.c -o train -lm
  *     ./train --data book.txt --out out/book
  *     ./train generate --model out/book/best
  *
@@ -36,8 +36,8 @@
  *   O output channels          s key position in attention, beside t, the query position
  *   M, N, K of a matrix product: (M,N) is (M,K) times (K,N), each element a sum over K
  * (B,T,C) is the shape of an array in row-major order.  dX is the gradient of the loss with
- * respect to X: an array of X's shape that says how much the loss grows when an element of X
- * grows by 1.
+ * respect to X, an array of X's shape: dX[i] says how much the loss grows, per unit, when X[i]
+ * alone grows a little.                                                   [glossary: Gradient]
  *
  * One training step.
  *   for each micro-batch of the batch                                 batch_gradient       (11)
@@ -57,7 +57,9 @@
  *     micro-batches add up to one batch.  For activations, each kernel says "sets" or "adds".
  *   - The same seed and the same program give the same losses to the last bit on any number of
  *     threads: threads divide outputs, and sums that cross threads have a fixed order.
- *   - Numbers are float; sums over very many of them are double.
+ *   - Numbers are float.  Sums over tokens or over all weights (the mean loss, the gradient's
+ *     norm, gradients of biases and norms) are double; sums over channels, keys or the
+ *     vocabulary are float, in a fixed order.
  *   - What a user can cause ends in one line on stderr; what only a mistake in this file can
  *     cause is an assert.
  */
@@ -105,23 +107,9 @@ static uint64_t bytes_number(const unsigned char *at, size_t bytes) {
     return number;
 }
 
-/* printf into a text that nobody frees and that lasts until 32 others were lent: the name of a
- * file on its way into a call, a number in a line of output. */
-__attribute__((format(printf, 1, 2)))
-const char *text_lend(const char *format, ...) {
-    static char texts[32][4096 + 64]; /* no system opens a longer name */
-    static unsigned next;
-    char *text = texts[next++ % 32];
-    va_list arguments;
-    va_start(arguments, format);
-    int length = vsnprintf(text, sizeof texts[0], format, arguments);
-    va_end(arguments);
-    if (length < 0 || (size_t)length >= sizeof texts[0]) die("%.60s...: is too long", text);
-    return text;
-}
-
-/* A whole file, mapped and not read: only pages that are looked at come into memory.  The
- * caller calls file_unmap. */
+/* A whole file, mapped and not read: only pages that are looked at come into memory.  No NUL
+ * stands behind it, and an empty file has no data.  Ends the program if it cannot be mapped.
+ * The caller calls file_unmap. */
 Bytes file_map(const char *path) {
     struct stat status;
     int descriptor = open(path, O_RDONLY);
@@ -139,14 +127,14 @@ void file_unmap(Bytes file) {
     if (file.size) munmap(file.data, file.size);
 }
 
-/* Random numbers without a state: the number is a function of a key and of an index.  A draw
- * thus depends on the seed and on what it is for (the step, the layer, the element), and never
- * on which thread asked first or on how many were drawn before.  That is what makes a run
- * repeatable on any number of threads, and what lets dropout draw its mask again in the
- * backward pass.  The function is SplitMix64's: the index-th value of the sequence that starts
- * at `key` (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators", section
- * 3).  Keys nest: random_bits(random_bits(seed, step), layer) is a key for that step and
- * layer. */
+/* Counter-based random numbers: each is a function of a key and of an index, with no state.
+ * A draw thus depends on the seed and on what it is for (the step, the layer, the element),
+ * and never on which thread asked first or on how many were drawn before.  That is what
+ * makes a run repeatable on any number of threads, and what lets dropout draw its mask again
+ * in the backward pass.  The function is SplitMix64's: the index-th value of the sequence
+ * that starts at `key` (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
+ * generators", section 3).  Keys nest: random_bits(random_bits(seed, step), layer) is a key
+ * for that step and layer. */
 static inline uint64_t random_bits(uint64_t key, uint64_t index) {
     uint64_t z = key + (index + 1) * 0x9E3779B97F4A7C15u;
     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
@@ -159,7 +147,7 @@ static inline float random_uniform(uint64_t key, uint64_t index) {
     return (float)(random_bits(key, index) >> 40) * 0x1p-24f;
 }
 
-/* Mean 0, deviation 1: Box and Muller 1958, from two uniform draws. */
+/* Mean 0, standard deviation 1: Box and Muller 1958, from two uniform draws. */
 float random_normal(uint64_t key, uint64_t index) {
     double u = ((double)(random_bits(key, 2 * index) >> 11) + 0.5) * 0x1p-53; /* in (0, 1) */
     double angle =
@@ -194,10 +182,12 @@ uint64_t random_permutation(uint64_t key, uint64_t i, uint64_t N) {
 /* =========================================================================================
  * 3. Text in                                       [glossary: Training corpus, Training set]
  *
- * Text becomes one long row of token ids.  It is cut by position into three parts that do not
- * overlap: what the model learns from, what tells us when to stop, and what is looked at once.
- * A batch is a number of windows into one part; the targets are the inputs one place further.
- * Where every line of the text is a sequence of its own (names, sums), the windows are lines.
+ * Text becomes one long row of token ids (text_encode of tokenizer.c, which run_corpus of
+ * section 12 calls once for the whole text).  It is cut by position into three parts that do
+ * not overlap: what the model learns from, what tells us when to stop, and what is looked at
+ * once.  A batch is a number of windows into one part; the targets are the inputs one place
+ * further.  Where every line of the text is a sequence of its own (names, sums), the windows
+ * are lines.
  * ====================================================================================== */
 
 enum { SPLIT_TRAIN, SPLIT_VALIDATION, SPLIT_TEST, SPLITS };
@@ -207,7 +197,7 @@ enum { SPLIT_TRAIN, SPLIT_VALIDATION, SPLIT_TEST, SPLITS };
  * start from and the one that ends. */
 typedef struct {
     size_t start;  /* the line feed before it; row[1].start is the one behind it */
-    size_t answer; /* the first token that is asked for: the first, or the one after a prompt */
+    size_t answer; /* the first token that counts in the loss: the first, or after a prompt */
 } Row;
 
 typedef struct {
@@ -323,6 +313,124 @@ Corpus corpus_rows(Tokenizer *tokenizer, const Bytes *text, const char *name, co
     return (Corpus){ids.data, ids.count, text->size, {0}, rows, n};
 }
 
+/* Cuts the corpus into three: the share `test` at its end, before that the share `validation`,
+ * the rest for training; or as its files were named.  Rows are cut to the nearest whole number.
+ * 1 - 0.1 is not quite 0.9 in binary: the 1e-6 keeps whole numbers of tokens whole. */
+void corpus_split(const Corpus *corpus, double validation, double test, Split splits[SPLITS]) {
+    const size_t *parts = corpus->parts;
+    size_t all = corpus->rows ? corpus->row_count : corpus->count, train_end, test_start;
+    if (corpus->rows) {
+        train_end = (size_t)((double)all * (1.0 - validation - test) + 0.5);
+        test_start = (size_t)((double)all * (1.0 - test) + 0.5);
+    } else if (parts[SPLIT_TRAIN] + parts[SPLIT_VALIDATION] + parts[SPLIT_TEST]) {
+        train_end = parts[SPLIT_TRAIN];
+        test_start = train_end + parts[SPLIT_VALIDATION];
+    } else {
+        train_end = (size_t)((double)all * (1.0 - validation - test) + 1e-6);
+        test_start = train_end + (size_t)((double)all * validation + 1e-6);
+        if (test == 0) test_start = all;
+    }
+    size_t starts[SPLITS + 1] = {0, train_end, test_start, all};
+    for (int i = 0; i < SPLITS; i++) {
+        size_t start = starts[i], count = starts[i + 1] - start;
+        const Row *row = corpus->rows ? corpus->rows + start : NULL;
+        splits[i] = row ? (Split){corpus->tokens, row[count].start - row->start, SPLIT_NAMES[i],
+                                  row, count}
+                        : (Split){corpus->tokens + start, count, SPLIT_NAMES[i], NULL, 0};
+    }
+}
+
+/* How many sequences of T tokens lie side by side in a split; with rows, how many rows. */
+size_t split_sequences(const Split *split, size_t T) {
+    return split->rows ? split->row_count : split->count > T ? (split->count - 1) / T : 0;
+}
+
+/* The sequence that begins at token `at` of a split, or row number `at`: inputs (T), and
+ * targets (T), which are the inputs shifted by one.  A prompt and what lies behind the end
+ * of a row have the target -1, which does not count in the loss; and no earlier token can
+ * look at the padding behind a row.
+ * [glossary: Next-token prediction, Self-supervised learning] */
+void sequence_read(const Split *split, size_t at, size_t T, int32_t *inputs, int32_t *targets) {
+    const Row *row = split->rows ? split->rows + at : NULL;
+    size_t start = row ? row->start : at, end = row ? row[1].start : at + T;
+    size_t answer = row ? row->answer : at + 1;
+    for (size_t t = 0, place = start; t < T; t++, place++) {
+        inputs[t] = (int32_t)split->tokens[place < end ? place : start];
+        targets[t] =
+            place < end && place + 1 >= answer ? (int32_t)split->tokens[place + 1] : -1;
+    }
+}
+
+/* Where batches come from.  A process has a rank below world; each batch is dealt out so that
+ * all ranks together see what one process would have seen. */
+enum { ORDER_EPOCHS, ORDER_WINDOWS };
+static const char *const ORDER_NAMES[] = {"epochs", "windows", NULL};
+
+typedef struct {
+    const Split *split;
+    size_t batch; /* sequences in a step, over all ranks */
+    size_t T;     /* tokens in a sequence */
+    int order; /* ORDER_EPOCHS: each window once an epoch, shuffled; ORDER_WINDOWS: at random */
+    uint64_t seed;
+    size_t rank, world;
+} BatchSource;
+
+/* The first token of sequence i of this step's batch; with rows, the number of its row.
+ *                                                                           [glossary: Epoch]
+ * ORDER_EPOCHS: the split is cut into windows of T tokens, and an epoch visits every one once,
+ * in an order of its own.  The cut begins at a random place among the few that leave the same
+ * number of windows.  ORDER_WINDOWS: any place, as nanoGPT does; a token is then seen once an
+ * epoch on average. */
+static size_t window_start(const BatchSource *source, uint64_t step, size_t i) {
+    const Split *split = source->split;
+    size_t T = split->rows ? 1 : source->T; /* rows are counted, and as long as one */
+    size_t last = split->rows ? split->row_count - 1 : split->count - T - 1; /* that fits */
+    uint64_t number = step * source->batch + i;
+    if (source->order == ORDER_WINDOWS)
+        return (size_t)(random_bits(random_bits(source->seed, RANDOM_WINDOWS), number) %
+                        (last + 1));
+    uint64_t windows = last / T + 1, epoch = number / windows;
+    uint64_t key = random_bits(random_bits(source->seed, RANDOM_ORDER), epoch);
+    size_t slack = last % T; /* tokens that the windows leave over */
+    size_t shift = (size_t)(random_bits(key, ~(uint64_t)0) % (slack + 1));
+    return shift + (size_t)random_permutation(key, number % windows, windows) * T;
+}
+
+/* Reads `count` sequences of this rank's share of the batch, beginning with number `first` of
+ * that share: inputs (count,T), targets (count,T). */
+void batch_read(const BatchSource *source, uint64_t step, size_t first, size_t count,
+                int32_t *inputs, int32_t *targets) {
+    size_t T = source->T, mine = source->rank * (source->batch / source->world);
+    assert(source->batch % source->world == 0 && source->rank < source->world);
+    for (size_t b = 0; b < count; b++)
+        sequence_read(source->split, window_start(source, step, mine + first + b), T,
+                      inputs + b * T, targets + b * T);
+}
+
+/* Targets that count in the loss, in the whole batch of this step over all ranks. */
+size_t batch_targets(const BatchSource *source, uint64_t step) {
+    size_t sum = 0;
+    if (!source->split->rows) return source->batch * source->T;
+    for (size_t i = 0; i < source->batch; i++) {
+        const Row *row = source->split->rows + window_start(source, step, i);
+        sum += row[1].start - row->answer + 1;
+    }
+    return sum;
+}
+
+/* Tokens that a step reads, without padding; rows differ, and this is the mean. */
+double batch_tokens(const BatchSource *source) {
+    const Split *s = source->split;
+    return (double)source->batch *
+           (s->rows ? (double)s->count / (double)s->row_count : (double)source->T);
+}
+
+/* Epochs that `steps` steps amount to.  The last token of a running text is only a target. */
+double batch_epochs(const BatchSource *source, uint64_t steps) {
+    return (double)steps * batch_tokens(source) /
+           (double)(source->split->count - !source->split->rows);
+}
+
 /* --- Files of tokens ------------------------------------------------------------------------
  * A long text is encoded once and kept as the ids of its tokens.  Two forms are read:
  *   llm.c's  256 numbers of 32 bits, of which the first three are a magic number, a version and
@@ -400,9 +508,9 @@ static int tokens_part(const char *path) {
     return SPLITS;
 }
 
-/* Reads files of tokens, up to a NULL.  If one is named after the validation or the test part,
- * all must be named after a part, and make it up; otherwise they are cut by position, as texts
- * are. */
+/* Reads files of tokens; paths ends with NULL.  If any is named val or test, each must be named
+ * train, val or test, and the parts are made of them; otherwise all are joined and cut by
+ * position, as texts are. */
 void tokens_collect(Corpus *corpus, const char *const *paths, size_t vocab) {
     bool named = false;
     for (size_t i = 0; paths[i]; i++)
@@ -412,7 +520,7 @@ void tokens_collect(Corpus *corpus, const char *const *paths, size_t vocab) {
         size_t before = corpus->count;
         for (size_t i = 0; paths[i]; i++) {
             if (named && tokens_part(paths[i]) == SPLITS)
-                die("%s: no part is named in this name, as in others: train, val or test",
+                die("%s: its name does not say train, val or test, but another name does",
                     paths[i]);
             if (!named || tokens_part(paths[i]) == part) tokens_append(corpus, paths[i], vocab);
         }
@@ -420,129 +528,13 @@ void tokens_collect(Corpus *corpus, const char *const *paths, size_t vocab) {
     }
 }
 
-/* The corpus in three parts: the last `test` of it, before that `validation`, the rest for
- * training; or those that its files made up.  Of rows, the nearest whole numbers. */
-void corpus_split(const Corpus *corpus, double validation, double test, Split splits[SPLITS]) {
-    const size_t *parts = corpus->parts;
-    size_t all = corpus->rows ? corpus->row_count : corpus->count, train_end, test_start;
-    if (corpus->rows) {
-        train_end = (size_t)((double)all * (1.0 - validation - test) + 0.5);
-        test_start = (size_t)((double)all * (1.0 - test) + 0.5);
-    } else if (parts[SPLIT_TRAIN] + parts[SPLIT_VALIDATION] + parts[SPLIT_TEST]) {
-        train_end = parts[SPLIT_TRAIN];
-        test_start = train_end + parts[SPLIT_VALIDATION];
-    } else {
-        train_end = (size_t)((double)all * (1.0 - validation - test) + 1e-6);
-        test_start = train_end + (size_t)((double)all * validation + 1e-6);
-        if (test == 0) test_start = all;
-    }
-    size_t starts[SPLITS + 1] = {0, train_end, test_start, all};
-    for (int i = 0; i < SPLITS; i++) {
-        size_t start = starts[i], count = starts[i + 1] - start;
-        const Row *row = corpus->rows ? corpus->rows + start : NULL;
-        splits[i] = row ? (Split){corpus->tokens, row[count].start - row->start, SPLIT_NAMES[i],
-                                  row, count}
-                        : (Split){corpus->tokens + start, count, SPLIT_NAMES[i], NULL, 0};
-    }
-}
-
-/* How many sequences of T tokens lie side by side in a split; with rows, how many rows. */
-size_t split_sequences(const Split *split, size_t T) {
-    return split->rows ? split->row_count : split->count > T ? (split->count - 1) / T : 0;
-}
-
-/* The sequence that begins at token `at` of a split, or row number `at`: inputs (T), and
- * targets (T), which are the inputs shifted by one.  What is not asked for, a prompt and what
- * lies behind the end of a row, has the target -1, which weighs nothing in the loss; and no
- * earlier token can look at the padding behind a row.
- * [glossary: Next-token prediction, Self-supervised learning] */
-void sequence_read(const Split *split, size_t at, size_t T, int32_t *inputs, int32_t *targets) {
-    const Row *row = split->rows ? split->rows + at : NULL;
-    size_t start = row ? row->start : at, end = row ? row[1].start : at + T;
-    size_t answer = row ? row->answer : at + 1;
-    for (size_t t = 0, place = start; t < T; t++, place++) {
-        inputs[t] = (int32_t)split->tokens[place < end ? place : start];
-        targets[t] =
-            place < end && place + 1 >= answer ? (int32_t)split->tokens[place + 1] : -1;
-    }
-}
-
-/* Where batches come from.  A process has a rank below world; each batch is dealt out so that
- * all ranks together see what one process would have seen. */
-enum { ORDER_EPOCHS, ORDER_WINDOWS };
-static const char *const ORDER_NAMES[] = {"epochs", "windows", NULL};
-
-typedef struct {
-    const Split *split;
-    size_t batch; /* sequences in a step, over all ranks */
-    size_t T;     /* tokens in a sequence */
-    int order; /* ORDER_EPOCHS: each window once an epoch, shuffled; ORDER_WINDOWS: at random */
-    uint64_t seed;
-    size_t rank, world;
-} BatchSource;
-
-/* Where sequence i of the whole batch of this step begins; its number, if it is a row.
- *                                                                           [glossary: Epoch]
- * ORDER_EPOCHS: the split is cut into windows of T tokens, and an epoch visits every one once,
- * in an order of its own.  The cut begins at a random place among the few that leave the same
- * number of windows.  ORDER_WINDOWS: any place, as nanoGPT does; a token is then seen once an
- * epoch on average. */
-static size_t window_start(const BatchSource *source, uint64_t step, size_t i) {
-    const Split *split = source->split;
-    size_t T = split->rows ? 1 : source->T; /* rows are counted, and as long as one */
-    size_t last = split->rows ? split->row_count - 1 : split->count - T - 1; /* that fits */
-    uint64_t number = step * source->batch + i;
-    if (source->order == ORDER_WINDOWS)
-        return (size_t)(random_bits(random_bits(source->seed, RANDOM_WINDOWS), number) %
-                        (last + 1));
-    uint64_t windows = last / T + 1, epoch = number / windows;
-    uint64_t key = random_bits(random_bits(source->seed, RANDOM_ORDER), epoch);
-    size_t slack = last % T; /* tokens that the windows leave over */
-    size_t shift = (size_t)(random_bits(key, ~(uint64_t)0) % (slack + 1));
-    return shift + (size_t)random_permutation(key, number % windows, windows) * T;
-}
-
-/* Inputs (count,T) and targets (count,T): `count` sequences of this rank from its first-th on.
- */
-void batch_read(const BatchSource *source, uint64_t step, size_t first, size_t count,
-                int32_t *inputs, int32_t *targets) {
-    size_t T = source->T, mine = source->rank * (source->batch / source->world);
-    assert(source->batch % source->world == 0 && source->rank < source->world);
-    for (size_t b = 0; b < count; b++)
-        sequence_read(source->split, window_start(source, step, mine + first + b), T,
-                      inputs + b * T, targets + b * T);
-}
-
-/* Tokens that are asked for in the whole batch of this step, over all ranks. */
-size_t batch_targets(const BatchSource *source, uint64_t step) {
-    size_t sum = 0;
-    if (!source->split->rows) return source->batch * source->T;
-    for (size_t i = 0; i < source->batch; i++) {
-        const Row *row = source->split->rows + window_start(source, step, i);
-        sum += row[1].start - row->answer + 1;
-    }
-    return sum;
-}
-
-/* Tokens that a step reads, without padding; rows differ, and this is the mean. */
-double batch_tokens(const BatchSource *source) {
-    const Split *s = source->split;
-    return (double)source->batch *
-           (s->rows ? (double)s->count / (double)s->row_count : (double)source->T);
-}
-
-/* Epochs that `steps` steps amount to. */
-double batch_epochs(const BatchSource *source, uint64_t steps) {
-    return (double)steps * batch_tokens(source) /
-           (double)(source->split->count - !source->split->rows);
-}
-
 /* =========================================================================================
  * 4. Kernels
  *
- * In the order in which a token meets them: embedding, layer norm, matrix product, attention,
- * GELU, residual, dropout, and at the end the output head with its loss.  Each forward stands
- * beside its backward, under one block that holds the mathematics of both.
+ * In the order in which a token meets them: embedding, layer norm, matrix product, dropout
+ * (which attention uses), attention, GELU, residual, and at the end the output head with its
+ * loss.  Each forward stands beside its backward, under one block that holds the mathematics of
+ * both; doc/derivations.md derives every backward step by step, with numbers.
  *
  * What every kernel keeps to:
  *   - Arguments: outputs, values saved for the backward pass, inputs, weights, sizes.  Arrays
@@ -550,8 +542,9 @@ double batch_epochs(const BatchSource *source, uint64_t steps) {
  *   - A backward takes its forward's arguments with outputs replaced by their gradients.
  *   - Gradients of weights are always added to (+=): micro-batches accumulate in them.  For
  *     gradients of activations each kernel says "sets" or "adds".
- *   - No kernel allocates, prints, or keeps anything between calls; all that is set for them
- *     beforehand is what matrix products multiply (product_precision, section 5).
+ *   - No kernel allocates, prints, or keeps anything between calls.  Two things stand outside
+ *     the arguments, both in section 5: product_precision, which is set before the first
+ *     product, and the room in which matrix_product packs a panel.
  *   - Threads divide the *outputs*: an output element is computed by one thread, in an order
  *     that does not depend on how many there are.  So neither does any result, to the last bit.
  *     [glossary: Forward pass, Backpropagation (backward pass)]
@@ -561,8 +554,9 @@ double batch_epochs(const BatchSource *source, uint64_t steps) {
  * the order of the additions, because that changes the rounding.  So the order is fixed here
  * once: LANES running sums side by side, added up at the end.  Shorter chains of additions also
  * round less. */
-enum { LANES = 16 };
+enum { LANES = 16 }; /* a vector of AVX-512; the same everywhere, as it fixes the order */
 
+/* The sum of the lanes, halves added to halves. */
 static inline float lanes_total(const float lane[LANES]) {
     float half[LANES / 2];
     for (int i = 0; i < LANES / 2; i++) half[i] = lane[i] + lane[i + LANES / 2];
@@ -586,7 +580,8 @@ static inline void scaled_add(float *y, float factor, const float *x, size_t N) 
     for (size_t i = 0; i < N; i++) y[i] += factor * x[i];
 }
 
-/* Loops over fewer elements than this stay on one thread: waking the others costs more. */
+/* Forward loops over fewer elements than this stay on one thread: waking the others costs more.
+ * Only those ask, since only generation calls them with a few rows. */
 enum { PARALLEL_ELEMENTS = 16384 };
 
 /* e^x with a relative error near 1e-7 for x in [-86, 88]; beyond, the value at the border; NaN
@@ -630,7 +625,7 @@ typedef struct {
 
 /* Section 5: result (M,N), rows `pitch` floats apart, set to A (M,K) times B (K,N) plus bias
  * (N, or NULL), or, with `add`, increased by A times B; of numbers rounded to bf16 where
- * --precision says so. */
+ * --precision says so.  Mind the letters: its M, N, K are the N, O, C of a layer. */
 void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
                     size_t M, size_t N, size_t K, bool add);
 
@@ -675,14 +670,15 @@ void embedding_backward(float *dwte, float *dwpe, const float *dx, const int32_t
  *   y = z weight + bias
  * Backward, with g = dy weight, which is the gradient that arrives at z:
  *   dx += rstd (g - mean(g) - z mean(g z))      dweight += dy z      dbias += dy
- * The first term alone would be right if mean and rstd were constants.  Adding a constant to x
- * changes nothing, so dx must have mean 0: the second term.  Stretching x - mean changes
- * nothing, so dx must have no component along z: the third. (doc/derivations.md has the steps.)
+ * where mean(...) is taken over the C channels of the row.  The first term alone would be right
+ * if mean and rstd were constants.  Adding a constant to x changes nothing, so dx must have
+ * mean 0: the second term.  Stretching x - mean changes nothing (but for eps), so dx has
+ * next to no component along z: the third.  The formula itself is exact, eps included.
  * Shapes: x, y (N,C); mean, rstd (N), saved; weight, bias (C).
- * Cost: some 8 N C FLOPs forward.
+ * Cost: some 8 N C FLOPs forward; reading x and writing y takes longer.
  * Pitfall: the variance from mean(x^2) - mean^2 loses every digit when the mean is large; so
  * the mean is taken off first, in a second pass over a row that is still in the cache. */
-static const float LAYERNORM_EPS = 1e-5f;
+static const float LAYERNORM_EPS = 1e-5f; /* GPT-2's */
 
 void layernorm_forward(float *y, float *mean, float *rstd, const float *x, const float *weight,
                        const float *bias, size_t N, size_t C) {
@@ -759,12 +755,12 @@ void layernorm_backward(float *dx /* adds */, float *dweight, float *dbias, cons
  * Nearly all of the time of training is spent here.  A linear layer: every output channel is
  * a weighted sum of all input channels.
  *   y[n,o] = bias[o] + sum over c of x[n,c] weight[c,o]         x (N,C), weight (C,O), y (N,O)
- * Backward: y[n,o] changes by weight[c,o] when x[n,c] changes by 1, and by x[n,c] when
- * weight[c,o] does.  Sum over everything that x[n,c], weight[c,o] or bias[o] reaches:
+ * Backward: y[n,o] grows by weight[c,o] per unit of x[n,c], and by x[n,c] per unit of
+ * weight[c,o].  Sum over everything that x[n,c], weight[c,o] or bias[o] reaches:
  *   dx[n,c] = sum over o of dy[n,o] weight[c,o]                             dx = dy weight^T
  *   dweight[c,o] += sum over n of x[n,c] dy[n,o]                       dweight += x^T dy
  *   dbias[o] += sum over n of dy[n,o]
- * A mnemonic that is also a proof: shapes leave no other way to multiply them.
+ * The shapes are a check: (N,O)(O,C) is (N,C), and (C,N)(N,O) is (C,O).
  * Cost: 2 N C O FLOPs forward, twice that backward: a step costs 6 FLOPs per weight and token.
  * All three are one routine, matrix_product (section 5), told by strides which matrix is to be
  * read transposed.
@@ -774,6 +770,7 @@ void matmul_forward(float *y, const float *x, const float *weight, const float *
     matrix_product(y, O, (Matrix){x, C, 1}, (Matrix){weight, O, 1}, bias, N, O, C, false);
 }
 
+/* sums (O) += the sum over n of y[n] */
 static void column_sums_add(float *sums, const float *y, size_t N, size_t O) {
     #pragma omp parallel for
     for (size_t o0 = 0; o0 < O; o0 += SLICE) {
@@ -832,28 +829,33 @@ void dropout_backward(float *dx /* sets; may be dy */, const float *dy, size_t N
  * C/H:
  *   S[t,s] = q[t].k[s] / sqrt(D)     P[t,s] = exp(S[t,s]) / sum over s' <= t of exp(S[t,s'])
  *   y[t] = sum over s <= t of P[t,s] v[s]
- * Without the scale, S would have deviation sqrt(D), and the softmax would put all weight on
- * one s.
+ * If the elements of q and k are independent with mean 0 and variance 1, q.k has standard
+ * deviation sqrt(D); without the scale the softmax would put nearly all weight on one s, and
+ * hardly any gradient would pass.
  *
  * P is T x T numbers a head: at T = 1024, more than all other activations of a layer.  It is
- * not kept.  The forward pass walks over the keys with a running maximum and a running sum;
- * when the maximum rises, what was summed shrinks (Milakov and Gimelshein 2018,
- * arXiv:1805.02867, algorithm 3). It keeps one number a row,
+ * not kept.  The forward pass walks over the keys with a running maximum m and a running sum;
+ * when the maximum rises to m', what was summed shrinks (Milakov and Gimelshein 2018,
+ * arXiv:1805.02867, algorithm 3; doc/attention.md has an example):
+ *   y = y exp(m - m') + exp(S - m') v[s]        sum = sum exp(m - m') + exp(S - m')
+ * and y is divided by the sum at the end.  It keeps one number a row,
  *   lse[t] = log(sum over s of exp(S[t,s])),  from which the backward pass has P = exp(S - lse)
  * again for the price of a dot product (Dao et al. 2022, arXiv:2205.14135, section 3).
  *
  * Backward, from dy[t]:
  *   dv[s] += P[t,s] dy[t]             y is linear in v
  *   dP[t,s] = dy[t].v[s]
- *   dS[t,s] = P[t,s] (dP[t,s] - sum over s' of P[t,s'] dP[t,s'])           softmax: raising one
- *             score lowers the share of all others.  That sum is dy[t].y[t]: no second pass.
+ *   dS[t,s] = P[t,s] (dP[t,s] - sum over s' of P[t,s'] dP[t,s'])
+ *             The softmax: per unit of S[t,s], P[t,s'] grows by P[t,s'] ((s' is s) - P[t,s]);
+ *             raising one score lowers the share of all others.  The sum is dy[t].y[t], because
+ *             y[t] is the sum of P[t,s'] v[s']: no second pass.
  *   dq[t] += dS[t,s] k[s] / sqrt(D)      dk[s] += dS[t,s] q[t] / sqrt(D)
  * Dropout multiplies P by a factor f in y and dP by the same f; dy.y remains the sum.
  *
  * Shapes: qkv (B,T,3C), a row holds q, k, v with head h at channels h*D..; y (B,T,C); lse
  * (B,H,T), saved.
  * Cost: 2 T C FLOPs a token forward (half of 4 T C, for s <= t), 5/2 of it backward.
- * Pitfall: exp(S) overflows from S = 89 on; the maximum is taken off first.  Looking at s > t
+ * Pitfalls: exp(S) overflows from S = 89 on; the maximum is taken off first.  Looking at s > t
  * would show the model the very token that it is asked to predict.  These two are the
  * definition; the model calls attention_forward and attention_backward of section 5, which do
  * the same for many queries and keys at a time. */
@@ -918,8 +920,8 @@ void attention_backward_plain(float *dqkv /* sets */, const float *dy, const flo
 }
 
 /* --- GELU ------------------------------------------------------------------------------------
- * The bend between the two matrix products of the MLP; without one, they would collapse into
- * a single matrix.  GPT-2 uses the tanh form (Hendrycks and Gimpel 2016, arXiv:1606.08415,
+ * The nonlinearity between the two matrix products of the MLP; without it, they would collapse
+ * into a single matrix.  GPT-2 uses the tanh form (Hendrycks and Gimpel 2016, arXiv:1606.08415,
  * section 2):
  *   y = x/2 (1 + tanh(u)),    u = sqrt(2/pi) (x + 0.044715 x^3)
  * With e = exp(-2u) and s = 1/(1 + e) it is y = x s, because (1 + tanh u)/2 = s: one
@@ -945,17 +947,18 @@ void gelu_backward(float *dx /* sets; may be dy */, const float *dy, const float
     #pragma omp parallel for
     for (size_t i = 0; i < N; i++) {
         float e = gelu_exponential(x[i]), s = 1.0f / (1.0f + e);
-        float du = SQRT_2_OVER_PI * (1.0f + 3.0f * 0.044715f * x[i] * x[i]);
-        dx[i] = dy[i] * (s + x[i] * 2.0f * s * (e * s) * du);
+        float du_dx = SQRT_2_OVER_PI * (1.0f + 3.0f * 0.044715f * x[i] * x[i]);
+        dx[i] = dy[i] * (s + x[i] * 2.0f * s * (e * s) * du_dx);
     }
 }
 
 /* --- Residual connection ----------------------------- [glossary: Residual connection] ------
  * A block does not replace what it is given, it adds to it (He et al. 2015, arXiv:1512.03385):
  *   y = x + branch                       dx = dy      dbranch = dy
- * The gradient of a sum goes to both terms unchanged.  That is the whole trick: however many
- * blocks there are, the loss's gradient also reaches the embedding along a path without
- * a single multiplication. */
+ * The row x that runs through all blocks, and to which each adds, is called the residual
+ * stream.  The gradient of a sum goes to both terms unchanged.  That is the whole trick:
+ * however many blocks there are, the gradient that leaves the final norm also reaches the
+ * embedding along a path on which nothing multiplies it. */
 void residual_forward(float *y, const float *x, const float *branch, size_t N) {
     #pragma omp parallel for if (N > PARALLEL_ELEMENTS)
     for (size_t i = 0; i < N; i++) y[i] = x[i] + branch[i];
@@ -973,8 +976,8 @@ void residual_backward(float *dx /* sets; may be dy */, float *dbranch /* sets *
  * arXiv:1608.05859), so wte gets gradient from both ends of the model.
  *   logits[n,v] = sum over c of x[n,c] wte[v,c]      x (N,C), wte (V,C), logits (N,V)
  *   dx = dlogits wte        dwte += dlogits^T x
- * Cost: 2 N C V FLOPs forward; in a small model with a large vocabulary this is the largest
- * part. */
+ * Cost: 2 N C V FLOPs forward, twice that backward; in a small model with a large vocabulary
+ * this is the largest part. */
 void unembedding_forward(float *logits, const float *x, const float *wte, size_t N, size_t C,
                          size_t V) {
     matrix_product(logits, V, (Matrix){x, C, 1}, (Matrix){wte, 1, C}, NULL, N, V, C, false);
@@ -998,10 +1001,11 @@ void unembedding_backward(float *dx /* sets */, float *dwte, const float *dlogit
  * Shapes: logits (N,V); targets, losses, lse (N), lse saved.  A target below 0 asks for no
  * prediction: loss 0 and gradient 0.
  * Cost: an exponential for each logit, in each direction.
- * Pitfall: log(softmax) computed in two steps overflows, or takes the logarithm of 0.  And lse
- * is one float: where it is near 500 its last bit is 3e-5, which is nothing beside lse, but
- * much beside a loss or as an error in an exponent.  So the loss is not taken from it, and the
- * backward pass divides by the sum of its own row, which takes out the error that all share. */
+ * Pitfalls: exp of a logit above 88 overflows, and log(softmax) in two steps may take log 0; so
+ * the maximum is taken off first.  And lse is one float: near 500 its last bit is 3e-5, which
+ * is much beside a loss, or as an error in an exponent.  So the loss is formed from log_sum
+ * directly, and the backward pass uses lse only to bring the exponents near 0, and then divides
+ * by the sum of its own row. */
 void cross_entropy_forward(float *losses, float *lse, const float *logits,
                            const int32_t *targets, size_t N, size_t V) {
     #pragma omp parallel for
@@ -1029,7 +1033,7 @@ void cross_entropy_backward(float *dlogits /* sets; may be logits */, const floa
                             size_t N, size_t V) {
     #pragma omp parallel for
     for (size_t n = 0; n < N; n++) {
-        float *dlogit = dlogits + n * V, weight = targets[n] < 0 ? 0.0f : dlosses[n];
+        float *dlogit = dlogits + n * V, dloss = targets[n] < 0 ? 0.0f : dlosses[n];
         const float *logit = logits + n * V;
         float lane[LANES] = {0};
         size_t v = 0;
@@ -1037,9 +1041,9 @@ void cross_entropy_backward(float *dlogits /* sets; may be logits */, const floa
             for (int j = 0; j < LANES; j++)
                 lane[j] += dlogit[v + j] = exponential(logit[v + j] - lse[n]);
         for (int j = 0; v < V; v++, j++) lane[j] += dlogit[v] = exponential(logit[v] - lse[n]);
-        float factor = weight / lanes_total(lane); /* the sum is 1 but for rounding */
+        float factor = dloss / lanes_total(lane); /* the sum is 1 but for rounding */
         for (v = 0; v < V; v++) dlogit[v] *= factor;
-        if (targets[n] >= 0) dlogit[targets[n]] -= weight;
+        if (targets[n] >= 0) dlogit[targets[n]] -= dloss;
     }
 }
 
@@ -1052,7 +1056,8 @@ void cross_entropy_backward(float *dlogits /* sets; may be logits */, const floa
  * ====================================================================================== */
 
 /* result (M,N), rows `pitch` floats apart: result[m,n] = bias[n] + sum over k of A[m,k] B[k,n],
- * or, with `add`, result[m,n] += that sum.  A is (M,K), B is (K,N), bias (N) or NULL. */
+ * or, with `add`, result[m,n] += that sum.  A is (M,K), B is (K,N), bias (N) or NULL.  The
+ * result may not overlap A or B. */
 void matrix_product_plain(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
                           size_t M, size_t N, size_t K, bool add) {
     for (size_t m = 0; m < M; m++)
@@ -1064,18 +1069,20 @@ void matrix_product_plain(float *result, size_t pitch, Matrix A, Matrix B, const
         }
 }
 
-/* Why the plain loops are slow, and what is done about it.  A core here can do 32 or 64 FLOPs
+/* Why the plain loops are slow, and what is done about it (doc/matmul.md gets there in eight
+ * steps).  A core with two units for vectors of 8 or 16 floats does 2 x 8 x 2 = 32 or 64 FLOPs
  * in a clock tick, but only if every number that it fetches is used many times while it is at
  * hand.
  *
  * 1. A tile of the result stays in registers.  For each k, TILE_ROWS numbers of A, each one
- *    copied to all places of a vector, meet TILE_VECTORS vectors of a row of B:
+ *    copied to all places of a vector, meet TILE_VECTORS vectors of a row of B.  With AVX-512,
+ *    14 rows and 2 vectors:
  *
  *                          B[k, n..]     [ v0 ][ v1 ]          <- 2 loads
  *          A[m,   k]  ->   [ a a a a ]   [ c00 ][ c01 ]
  *          A[m+1, k]  ->   [ a a a a ]   [ c10 ][ c11 ]        rows x vectors multiply-adds
  *            ...                           ...                 on results that never leave
- *          A[m+13,k]  ->   [ a a a a ]   [cD0 ][cD1 ]          the registers
+ *          A[m+13,k]  ->   [ a a a a ]   [c13,0][c13,1]        the registers
  *
  *    28 multiply-adds for 16 loads: the multipliers are busy, not the memory.  Meanwhile the
  *    result's own lines are fetched, so that they are there when the sums are done: one row
@@ -1145,16 +1152,15 @@ typedef uint32_t Words __attribute__((vector_size(4 * WIDTH)));
 
 /* --- Mixed precision ---------------------------------- [glossary: Mixed precision] ----------
  * A bf16 is the upper half of a float: 8 bits of exponent, so that the range is the same, but 8
- * significant bits instead of 24.  With --precision bf16 the numbers of both operands of
- * matrix_product are rounded to bf16; the product of two of them needs 16 bits and is exact in
- * float, and all sums are floats.  So are the weights, which AdamW moves by less than a bf16 of
- * their size could show ("master weights"), the activations, the gradients, the moments, and
- * everything that is no matrix product; and so are products of at most FEW_ROWS rows, so that a
- * row alone is not the same to the bit as among others (Micikevicius et al. 2017,
- * arXiv:1710.03740, sections 3.1 and 3.3; Kalamkar et al. 2019, arXiv:1905.12322, on bf16,
- * which needs no loss scaling).  Attention's own products stay in float.  Evaluation
- * while training multiplies in bf16 too, so `eval --precision bf16` gives its figure again; a
- * model writes in float always.
+ * significant bits instead of 24.  With --precision bf16, matrix_product rounds both operands
+ * to bf16 (Micikevicius et al. 2017, arXiv:1710.03740, sections 3.1 and 3.3; Kalamkar et al.
+ * 2019, arXiv:1905.12322, on bf16, which needs no loss scaling).  A product of two bf16 needs
+ * 16 bits and is exact in float.  Everything else stays float: sums, activations, gradients,
+ * moments, attention's own products, and the weights ("master weights": AdamW moves them by
+ * less than a bf16 of their size could show).  Products of at most FEW_ROWS rows are not
+ * rounded, so in bf16 a row computed alone differs in its last bits from the same row among
+ * others.  Evaluation while training uses bf16 too, so `eval --precision bf16` gives its figure
+ * again; generation is always in float.
  *
  * A pair is two bf16 in the room of a float, the earlier k in its lower half.  Some processors
  * multiply pairs and add both products to a sum of floats in one instruction, twice the work in
@@ -1478,9 +1484,10 @@ static Matrix rows_to_pairs(float *to, Matrix A, size_t rows, size_t depth) {
     return (Matrix){to, COPY_PITCH, 1};
 }
 
-/* The contract of matrix_product_plain; with product_precision BF16 and more than FEW_ROWS
- * rows, of A and B rounded to bf16.  A block of the result is one task for one thread.  One
- * product at a time: the packed panels belong to no caller. */
+/* The contract of matrix_product_plain, for K of at least 1; with product_precision BF16 and
+ * more than FEW_ROWS rows, of A and B rounded to bf16.  A block of the result is one task
+ * for one thread.  One product at a time, and not from inside a parallel region: the room
+ * for packed panels is shared by all calls. */
 void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
                     size_t M, size_t N, size_t K, bool add) {
     static float packed[PANELS * DEPTH * TILE_COLUMNS] __attribute__((aligned(64)));
@@ -1539,15 +1546,17 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
  * with no sum across a vector.  Keys come in strips, so that S and its gradient stay in the
  * first-level cache.
  *
- *                        queries t0 .. t0+TILE_COLUMNS
+ *                        queries t0 = 64 ..
  *          key  0     [ S S S S S S S S ]    strip 0 of STRIP keys
- *          key  1     [ S S S S S S S S ]
  *            ...
- *          key 64     [ . . S S S S S S ]    strip 1: `.` is s > t and counts as probability 0
+ *          key 64     [ S S S S S S S S ]    strip 1
+ *          key 65     [ . S S S S S S S ]    `.` is s > t and counts as probability 0
+ *          key 66     [ . . S S S S S S ]
  */
 enum { STRIP = 64, HEAD_PART = 128 }; /* keys in a strip; channels of a head at a time */
 
-/* Rows of a matrix as a panel: where TILE_COLUMNS of them are there, the rows themselves. */
+/* `rows` rows of a matrix as a panel: where they lie, if they are TILE_COLUMNS wide, else
+ * packed into `room`. */
 static const float *panel_rows(float *room, const float *from, size_t *pitch, size_t rows,
                                size_t columns) {
     if (columns == TILE_COLUMNS) return from;
@@ -1732,7 +1741,9 @@ typedef struct {
     float dropout; /* rate, 0 to below 1 */
 } Config;
 
-enum { /* kinds of tensors, in the order in which they lie in the arena */
+/* Kinds of tensors, in the order in which they lie in the arena.  PROJ: attention's output
+ * projection; FC and OUT: the MLP's first and second matrix; LNF: the final norm. */
+enum {
     WTE, WPE,
     LN1_W, LN1_B, QKV_W, QKV_B, PROJ_W, PROJ_B, LN2_W, LN2_B, FC_W, FC_B, OUT_W, OUT_B,
     LNF_W, LNF_B,
@@ -1740,10 +1751,11 @@ enum { /* kinds of tensors, in the order in which they lie in the arena */
 };
 
 /* Names and shapes are those of Hugging Face's GPT-2.  Shapes are in the letters of the symbol
- * table: V, P (positions: the context), C, 3 (3C), F (4C), 1.  GPT-2 starts every matrix from
- * N(0, 0.02), and divides what a block adds to the stream by sqrt(2L): there are 2L such terms,
- * and the deviation of their sum should not grow with the depth (Radford et al. 2019, section
- * 2.3). */
+ * table: V, P (positions: the context), C, 3 (3C), F (4C), 1.  Every matrix starts from a
+ * normal distribution of standard deviation 0.02, as in Hugging Face's GPT-2 (OpenAI's code
+ * has 0.01 for wpe); what a block adds to the residual stream starts smaller by sqrt(2L):
+ * there are 2L such terms, and their sum should not grow with the depth (Radford et al.
+ * 2019, section 2.3). */
 static const struct {
     const char *name;
     char rows, columns;
@@ -1771,7 +1783,7 @@ typedef struct {
     char name[64];
     size_t rank, shape[2]; /* shape[1] is 1 where rank is 1 */
     size_t offset, count;  /* floats; count is 0 for a bias in a model without biases */
-    float deviation; /* of the normal draws it starts from; 0: it starts from `constant` */
+    float deviation; /* standard, of the normal draws it starts from; 0: from `constant` */
     float constant;
     bool decay; /* matrices and embeddings decay, biases and norms do not */
 } Tensor;
@@ -1845,7 +1857,8 @@ GPT *gpt_create(const Config *config, bool training) {
 }
 
 /* Cuts a model to a shorter context: it keeps the rows of wpe for the places that are left.
- * What it computes for a text that fits is the same to the last bit. */
+ * What it computes for a text that fits is the same to the last bit.  Gradients are not moved:
+ * they must still be 0. */
 void gpt_shorten(GPT *gpt, size_t context) {
     const Tensor *wpe = &gpt->table[WPE];
     size_t kept = wpe->offset + context * gpt->config.channels, end = wpe->offset + wpe->count;
@@ -1896,9 +1909,9 @@ static float *gradient_of(GPT *gpt, int kind, size_t l) {
 
 /* --- Activations ------------------- [glossary: Activations (cached for the backward pass)] -
  * What the forward pass leaves behind.  The backward pass needs the input of every matrix
- * product and of every bend.  Some of them are cheap to make again from others: the output of a
- * layer norm from its input, of GELU from its input.  Those are not kept, which saves 6 of 16 C
- * floats a token and layer.  How much is kept is a choice:
+ * product and of every nonlinearity.  Some of them are cheap to make again from others: the
+ * output of a layer norm from its input, of GELU from its input.  Those are not kept, which
+ * saves 6 of 16 C floats a token and layer.  How much is kept is a choice:
  *   KEEP_NOTHING  evaluation, writing: one layer's room, used again by the next
  *   KEEP_ALL      training: what the backward pass of every layer needs
  *   KEEP_STREAM   training with only x kept: the backward pass runs each block forward once
@@ -1975,7 +1988,8 @@ static void activations_table(Activations *a, const Config *config,
 }
 
 /* Sizes without memory: the struct and its table.  head_rows 0 takes all rows of logits up to
- * 64 MB, else as many as 64 MB hold. */
+ * 64 MB, else as many as 64 MB hold: enough rows for a fast product, and little beside the rest
+ * (doc/memory.md). */
 static void activations_plan(Activations *a, const Config *config, size_t B, size_t T, int keep,
                              size_t head_rows, ActivationRow rows[ACTIVATION_ROWS]) {
     size_t most = ((size_t)64 << 20) / sizeof(float) / config->vocab;
@@ -2025,6 +2039,95 @@ double flops_per_token(const Config *config, size_t T) {
     return 6.0 * (L * 12.0 * C * C + V * C) + 12.0 * L * (double)T * C;
 }
 
+/* Numbers in a KV cache (section 10), for keys and values of a whole context. */
+size_t cache_floats(const Config *config) {
+    return 2 * config->layers * config->context * config->channels;
+}
+
+/* What the machine can do at best: FLOPs per second of a loop of multiply-adds on vectors that
+ * never leave the registers, on all threads: the best of five short tries. */
+double peak_flops(void) {
+    enum { CHAINS = 12, ROUNDS = 100000 }; /* at least 8: 2 start in a tick, each takes 4 */
+    double best = 0;
+    for (int attempt = 0; attempt < 5; attempt++) {
+        double start = clock_seconds();
+        float seen = 0;
+        #pragma omp parallel reduction(+ : seen)
+        {
+            Vector sum[CHAINS], factor = (Vector){0} + 0.999f, step = (Vector){0} + 0.001f;
+            UNROLL for (int i = 0; i < CHAINS; i++) sum[i] = (Vector){0} + (float)i;
+            for (int round = 0; round < ROUNDS; round++)
+                UNROLL for (int i = 0; i < CHAINS; i++) sum[i] = sum[i] * factor + step;
+            UNROLL for (int i = 0; i < CHAINS; i++) seen += sum[i][0];
+        }
+        double seconds =
+            clock_seconds() - start + (seen == 12345.0f); /* so that the loop is not left out */
+        double flops = 2.0 * CHAINS * ROUNDS * WIDTH * thread_count() / seconds;
+        best = flops > best ? flops : best;
+    }
+    return best;
+}
+
+/* A number of bytes as a person reads it. */
+static const char *bytes_text(double bytes) {
+    const char *units[] = {"B", "KB", "MB", "GB", "TB", "PB"};
+    int unit = 0;
+    for (; bytes >= 1000 && unit < 5; unit++) bytes /= 1000;
+    return text_lend("%.*f %s", unit > 0, bytes, units[unit]);
+}
+
+/* The table of tensors; those of the L blocks, which are alike, share a row. */
+void tensors_print(FILE *out, const Config *config) {
+    Tensor *table = memory_allocate(tensor_rows(config), sizeof *table);
+    size_t rows = tensor_rows(config), parameters = table_fill(config, table);
+    fprintf(out, "%-42s %-16s %6s %12s  %s\n", "tensor", "shape", "times", "parameters",
+            "decays");
+    for (size_t i = 0; i < rows; i++) {
+        const Tensor *t = &table[i];
+        bool in_block = i >= LN1_W && i < rows - 2;
+        size_t times = in_block ? config->layers : 1;
+        char shape[48];
+        if (!t->count || (in_block && i >= LN1_W + BLOCK_KINDS)) continue;
+        if (t->rank == 2) snprintf(shape, sizeof shape, "(%zu, %zu)", t->shape[0], t->shape[1]);
+        else snprintf(shape, sizeof shape, "(%zu)", t->shape[0]);
+        fprintf(out, "%-42s %-16s %6zu %12zu  %s\n", t->name, shape, times, times * t->count,
+                t->decay ? "yes" : "no");
+    }
+    fprintf(out, "%-42s %-16s %6s %12zu\n", "all parameters", "", "", parameters);
+    free(table);
+}
+
+/* Bytes and FLOPs of training on `tokens` tokens, micro_batch sequences at a time; `different`
+ * says how many of them the text has, 0 if not known.      [glossary: Chinchilla optimum] */
+void budget_print(FILE *out, const Config *config, size_t micro_batch, int keep, double tokens,
+                  double different) {
+    size_t T = config->context;
+    double P = (double)config_parameters(config), cache = 4.0 * (double)cache_floats(config);
+    Activations a;
+    ActivationRow rows[ACTIVATION_ROWS];
+    activations_plan(&a, config, micro_batch, T, keep, 0, rows);
+    double activations = 4.0 * (double)a.floats;
+    fprintf(out, "\n%-42s %s for a micro-batch of %zu x %zu tokens\n", "activations",
+            bytes_text(activations), micro_batch, T);
+    for (size_t i = 0; i < ACTIVATION_ROWS; i++) {
+        double bytes = 4.0 * (double)rows[i].count;
+        if (bytes < 0.02 * activations) continue; /* they would hide the others */
+        fprintf(out, "  %-40s %s\n", rows[i].name, bytes_text(bytes));
+    }
+    fprintf(out,
+            "\nmemory: weights %s + gradients %s + Adam's two moments %s + activations %s = "
+            "%s\n",
+            bytes_text(4 * P), bytes_text(4 * P), bytes_text(8 * P), bytes_text(activations),
+            bytes_text(16 * P + activations));
+    fprintf(out, "inference needs weights %s + KV cache %s only\n", bytes_text(4 * P),
+            bytes_text(cache));
+    fprintf(out, "compute: %.3g FLOPs a token, %.3g in all for %.3g tokens\n",
+            flops_per_token(config, T), flops_per_token(config, T) * tokens, tokens);
+    fprintf(out, "tokens per parameter: %.2f over the run", tokens / P);
+    if (different > 0) fprintf(out, ", %.3g of them different", different / P);
+    fprintf(out, " (Chinchilla's optimum is about 20)\n");
+}
+
 /* =========================================================================================
  * 7. Forward and backward
  *
@@ -2057,17 +2160,17 @@ static Layer layer_of(const Activations *a, const Config *config, size_t l) {
     };
 }
 
-/* The dropout of one place of the model: site 0 is the embedding, 1, 2 and 3 + 3l are layer l's
- * attention weights and its two branches.  per_sequence is the tensor's number of elements for
- * one sequence: numbered so, a micro-batch draws the masks that its sequences have in the whole
- * batch. */
+/* The dropout of one place of the model: site 0 is the embedding; 1 + 3l, 2 + 3l and 3 + 3l are
+ * layer l's attention weights, its attention branch and its MLP branch.  per_sequence is the
+ * tensor's number of elements for one sequence: numbered so, a micro-batch draws the masks
+ * that its sequences have in the whole batch. */
 static Dropout dropout_site(const GPT *gpt, const Activations *a, size_t site,
                             size_t per_sequence) {
     float rate = a->dropout_key ? gpt->config.dropout : 0;
     return (Dropout){rate, random_bits(a->dropout_key, site), a->dropout_first * per_sequence};
 }
 
-/* x = wte[token] + wpe[place] */
+/* Sets a->x (B,T,C) to wte[token] + wpe[position].  inputs (B,T), each below V. */
 void gpt_embed(const GPT *gpt, Activations *a, const int32_t *inputs, size_t B, size_t T) {
     size_t C = gpt->config.channels;
     embedding_forward(a->x, inputs, weight_of(gpt, WTE, 0), weight_of(gpt, WPE, 0), B, T, C);
@@ -2119,7 +2222,8 @@ void gpt_logits(const GPT *gpt, const Activations *a, float *logits, size_t row,
 }
 
 /* a->losses (B,T): the loss at every place.  Logits are made a piece at a time: all of them at
- * once are N x V numbers, at GPT-2's vocabulary more than everything else together. */
+ * once are N x V numbers: for GPT-2, half as much as all other activations together, and more
+ * than those with --recompute (doc/memory.md). */
 void gpt_head_forward(const GPT *gpt, Activations *a, const int32_t *targets, size_t B,
                       size_t T) {
     size_t N = B * T, V = gpt->config.vocab;
@@ -2141,9 +2245,10 @@ static void head_backward(GPT *gpt, Activations *a, const int32_t *targets,
                          a->hidden + n * C, weight_of(gpt, WTE, 0), rows, C, V);
 }
 
-/* The forward pass.  inputs, targets (B,T); B and T at most those of `a`.  Without targets it
- * stops at the last hidden state.  dropout_key 0 switches dropout off; `first` is the number of
- * this micro-batch's first sequence within its batch. */
+/* The forward pass.  inputs, targets (B,T): tokens below V, and of targets also -1; B*T at most
+ * what `a` has room for, T at most the model's context.  Without targets it stops at the
+ * last hidden state.  dropout_key 0 switches dropout off; `first` is the number of this
+ * micro-batch's first sequence within its batch. */
 void gpt_forward(const GPT *gpt, Activations *a, const int32_t *inputs, const int32_t *targets,
                  size_t B, size_t T, uint64_t dropout_key, size_t first) {
     assert(B * T <= a->B * a->T && T <= gpt->config.context);
@@ -2157,7 +2262,10 @@ void gpt_forward(const GPT *gpt, Activations *a, const int32_t *inputs, const in
 
 /* Block l backward: a->dx holds the gradient of x[l+1] and becomes that of x[l].  Read it
  * beside gpt_block_forward, from the bottom up.  Where a matrix product's input was not kept,
- * the line before it makes it again. */
+ * the line before it makes it again.  x feeds both the sum and the branch, so its gradient is a
+ * sum of two: residual_backward leaves the first in a->dx, and layernorm_backward, the last of
+ * the branch, adds the second.  a->dwide is the gradient of the MLP's wide rows (N,F), then
+ * that of q, k, v (N,3C). */
 void gpt_block_backward(GPT *gpt, Activations *a, size_t l, size_t B, size_t T) {
     const Layer y = layer_of(a, &gpt->config, l);
     size_t C = gpt->config.channels, H = gpt->config.heads, F = 4 * C, N = B * T;
@@ -2191,6 +2299,7 @@ void gpt_block_backward(GPT *gpt, Activations *a, size_t l, size_t B, size_t T) 
                        y.ln1_mean, y.ln1_rstd, y.x, weight_of(gpt, LN1_W, l), N, C);
 }
 
+/* Adds to the gradients of wte and wpe from a->dx (B,T,C), which dropout overwrites. */
 void gpt_embed_backward(GPT *gpt, Activations *a, const int32_t *inputs, size_t B, size_t T) {
     size_t C = gpt->config.channels;
     Dropout dropout = dropout_site(gpt, a, 0, T * C);
@@ -2220,6 +2329,7 @@ void gpt_backward_hidden(GPT *gpt, Activations *a, const int32_t *inputs, const 
 /* Backward from dlogits (B,T,V): for losses on the whole distribution, such as distillation. */
 void gpt_backward_logits(GPT *gpt, Activations *a, const int32_t *inputs, const float *dlogits,
                          size_t B, size_t T) {
+    assert(a->keep != KEEP_NOTHING && gpt->gradients);
     unembedding_backward(a->dnorm, gradient_of(gpt, WTE, 0), dlogits, a->hidden,
                          weight_of(gpt, WTE, 0), B * T, gpt->config.channels,
                          gpt->config.vocab);
@@ -2233,6 +2343,7 @@ void gpt_backward_logits(GPT *gpt, Activations *a, const int32_t *inputs, const 
 void gpt_backward(GPT *gpt, Activations *a, const int32_t *inputs, const int32_t *targets,
                   const float *dlosses, size_t B, size_t T) {
     size_t N = B * T;
+    assert(a->keep != KEEP_NOTHING && gpt->gradients);
     for (size_t n = 0; n < N; n += a->head_rows) {
         size_t rows = N - n < a->head_rows ? N - n : a->head_rows;
         if (a->head_rows < N)
@@ -2249,6 +2360,7 @@ void gpt_forward_backward(GPT *gpt, Activations *a, const int32_t *inputs,
                           const int32_t *targets, const float *dlosses, size_t B, size_t T,
                           uint64_t dropout_key, size_t first) {
     size_t N = B * T, V = gpt->config.vocab;
+    assert(a->keep != KEEP_NOTHING && gpt->gradients);
     gpt_forward(gpt, a, inputs, NULL, B, T, dropout_key, first);
     for (size_t n = 0; n < N; n += a->head_rows) {
         size_t rows = N - n < a->head_rows ? N - n : a->head_rows;
@@ -2261,17 +2373,25 @@ void gpt_forward_backward(GPT *gpt, Activations *a, const int32_t *inputs,
 
 /* =========================================================================================
  * 8. The optimizer              [glossary: AdamW, Optimizer state, Learning rate]
+ *
+ * The backward pass has left the gradient of the mean loss with respect to every weight.  Three
+ * things stand between it and the weights: how large a step is (the schedule), a limit to the
+ * gradient's length (clipping), and a step of its own size for each weight (AdamW).  None of it
+ * knows anything of the model but plain arrays.  doc/optimizer.md has it with numbers.
  * ====================================================================================== */
 
 /* --- Learning-rate schedule ------ [glossary: Learning rate schedule, Warmup, Cosine decay] --
  * Warmup: Adam's first steps rest on moments of one or two gradients, and have nearly full
- * length whatever the gradient; a small rate keeps them short.  After it, with p from 0 to 1:
+ * length whatever the gradient; a small rate keeps them short: lr (step + 1)/(warmup + 1), so
+ * that step 0 moves a little and step `warmup` has exactly lr.  After it, p goes from 0 to just
+ * below 1, p = (step - warmup)/(steps - warmup); 1 would be the step after the last:
  *   constant   lr
  *   linear     lr + (min_lr - lr) p
  *   cosine     min_lr + (lr - min_lr) (1 + cos(pi p))/2
  *              (Loshchilov and Hutter 2016, arXiv:1608.03983, eq. 5)
- *   trapezoid  lr, then over the last `cooldown` steps linearly to min_lr (warmup-stable-decay:
- *              Hu et al. 2024, arXiv:2404.06395); the end can be chosen late */
+ *   trapezoid  lr, then linear over the last `cooldown` steps, in which p counts from their
+ *              start (warmup-stable-decay: Hu et al. 2024, arXiv:2404.06395); the end can be
+ *              chosen late */
 enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_TRAPEZOID };
 static const char *const SCHEDULE_NAMES[] = {"constant", "linear", "cosine", "trapezoid", NULL};
 
@@ -2322,17 +2442,18 @@ double gradient_norm(const float *gradient, size_t N) {
 /* --- AdamW ------------------------------------ [glossary: Weight decay (L2 regularisation)] -
  * Each weight gets a step of its own: the mean of its recent gradients, divided by their
  * typical size (Kingma and Ba 2014, arXiv:1412.6980, algorithm 1), and decays by itself, not
- * through the gradient, where the division would undo the decay (Loshchilov and Hutter 2017,
- * arXiv:1711.05101, algorithm 2, in PyTorch's form: the decay is multiplied by the learning
- * rate).
+ * through the gradient, where the decay would be divided by sqrt(v) too, and weights with large
+ * gradients would hardly decay (Loshchilov and Hutter 2017, arXiv:1711.05101, algorithm 2, in
+ * PyTorch's form: the decay is multiplied by the learning rate).
  *   m = beta1 m + (1 - beta1) g         v = beta2 v + (1 - beta2) g^2
  *   w -= lr (weight_decay w + (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps))
- * m and v start at 0, so they are too small at first; the divisors 1 - beta^step undo just
- * that.  w, m, v, gradient (N); gradient_scale multiplies the gradient first (clipping); `step`
+ * m and v start at 0, so they are too small at first: after `step` steps of one gradient g,
+ * m is (1 - beta1^step) g and v is (1 - beta2^step) g^2.  The divisors undo just that.
+ * w, m, v, gradient (N); gradient_scale multiplies the gradient first (clipping); `step`
  * counts from one.  Leaves the gradient cleared, since it is at hand: a pass of its own would
  * cost time again.
  * Cost: 4 numbers read and 4 written for each weight: memory bandwidth, not arithmetic.
- * Pitfall: eps stands outside the root, and the bias corrections inside the ratio. */
+ * Pitfall: eps is added after the root; inside, it would act like sqrt(eps) outside. */
 void adamw_update(float *w, float *m, float *v, float *gradient, size_t N, float lr,
                   float beta1, float beta2, float eps, float weight_decay, float gradient_scale,
                   uint64_t step) {
@@ -2358,7 +2479,8 @@ typedef struct {
     uint64_t step; /* updates done */
 } Optimizer;
 
-Optimizer *optimizer_create(size_t parameters) { /* the caller calls optimizer_destroy */
+/* Moments of 0.  The caller calls optimizer_destroy. */
+Optimizer *optimizer_create(size_t parameters) {
     Optimizer *optimizer = memory_allocate(1, sizeof *optimizer);
     optimizer->m = memory_allocate(parameters, sizeof(float));
     optimizer->v = memory_allocate(parameters, sizeof(float));
@@ -2378,6 +2500,7 @@ double optimizer_step(GPT *gpt, Optimizer *optimizer, const OptimizerOptions *o,
     double norm = gradient_norm(gpt->gradients, gpt->parameter_count);
     if (!isfinite(norm)) return norm;
     float scale = o->clip > 0 && norm > o->clip ? (float)(o->clip / (norm + 1e-6)) : 1.0f;
+    /* 1e-6 as in PyTorch's clip_grad_norm_, so that losses can be compared */
     optimizer->step++;
     for (size_t i = 0; i < gpt->tensor_count; i++) {
         const Tensor *t = &gpt->table[i];
@@ -2501,7 +2624,7 @@ static void safetensors_check(SafeTensors *file) {
         qsort(file->tensors, file->count, sizeof *file->tensors, safetensor_compare_name);
     for (size_t i = 1; i < file->count; i++)
         if (!strcmp(file->tensors[i].name, file->tensors[i - 1].name))
-            die("%s: tensor %s stands there twice", file->path, file->tensors[i].name);
+            die("%s: tensor %s occurs twice", file->path, file->tensors[i].name);
 }
 
 enum { SAFETENSORS_HEADER_MAX = 100000000 }; /* bytes; the official reader's limit */
@@ -2568,8 +2691,8 @@ typedef struct {
     const float *numbers;
 } Arena;
 
-/* metadata: members of a JSON object, texts all of them.  zeros: a bias that the model has not
- * is written as 0, or else left out. */
+/* metadata: members of a JSON object, all strings.  zeros: write a bias that the model does not
+ * have as 0; otherwise leave it out. */
 static void safetensors_write(const char *path, const char *metadata, const GPT *gpt,
                               const Arena *arenas, size_t count, bool zeros) {
     char *header;
@@ -2655,9 +2778,8 @@ const char *config_problem(const Config *c) {
     return NULL;
 }
 
-/* Reads a config.json.  What would make the model compute something else than this file does is
- * refused; what does not matter here is passed over.  *tied gets: does the model say that
- * its output head is wte? */
+/* Reads a config.json.  Settings that would change what the model computes are refused, others
+ * are passed over.  Sets *tied: does the file say that the output head is wte? */
 static Config config_read(const char *path, bool *tied) {
     Config c = {.bias = true};
     *tied = true;
@@ -2763,16 +2885,16 @@ static const SafeTensor *weights_find(const Weights *w, const char *name) {
         const SafeTensor *t = safetensors_find(w->files[i], name);
         if (!t && longer) t = safetensors_find(w->files[i], name + sizeof prefix - 1);
         if (t && found)
-            die("%s: tensor %s stands in another shard too", w->files[i]->path, t->name);
+            die("%s: tensor %s is in another shard too", w->files[i]->path, t->name);
         if (t) found = t;
     }
     return found;
 }
 
 /* Sets floats to what a file holds.  Both kinds of half precision are a float with fewer bits:
- * BF16 is its upper half; F16 has 5 bits of exponent for 8 and 10 of mantissa for 23.  Its
- * exponent counts from 15 and not from 127, which a factor of 2^112 makes up for, also for the
- * smallest numbers, which have no leading 1. */
+ * BF16 is its upper half; F16 has 5 bits of exponent instead of 8, and 10 of mantissa
+ * instead of 23.  Its exponent counts from 15 and not from 127, which a factor of 2^112
+ * makes up for, also for the smallest numbers, which have no leading 1. */
 static void numbers_convert(float *to, const unsigned char *from, const char *dtype,
                             size_t count) {
     if (!strcmp(dtype, "F32")) {
@@ -2788,7 +2910,8 @@ static void numbers_convert(float *to, const unsigned char *from, const char *dt
     }
 }
 
-/* Reads one tensor of the model.  A bias that the model has not may be there if it is 0. */
+/* Reads one tensor of the model.  A bias that the model does not have may be there if it is
+ * 0. */
 static void tensor_read(const Weights *w, const Tensor *t, float *weights) {
     const SafeTensor *row = weights_find(w, t->name);
     for (size_t i = 0; row && !t->count && i < row->bytes; i++)
@@ -2802,7 +2925,7 @@ static void tensor_read(const Weights *w, const Tensor *t, float *weights) {
             row->dtype);
     if (row->rank != t->rank || row->shape[0] != t->shape[0] ||
         (t->rank == 2 && row->shape[1] != t->shape[1]))
-        die("%s: tensor %s has not the shape that config.json asks for", w->path, row->name);
+        die("%s: tensor %s does not have the shape that config.json gives", w->path, row->name);
     numbers_convert(weights, row->numbers, row->dtype, t->count);
     for (size_t i = 0; i < t->count; i++)
         if (!isfinite(weights[i]))
@@ -2926,10 +3049,10 @@ static void save_finish(const char *folder, uint64_t weights) {
     }
 }
 
-/* What a run knows beside its weights and moments. */
+/* What a run knows besides its weights and moments. */
 typedef struct {
     double best_loss, shown_loss; /* validation loss of the best model, and the latest one */
-    uint64_t best_step, bad_evaluations; /* since the best one */
+    uint64_t best_step, bad_evaluations; /* step of the best; evaluations since then */
     double seconds;                      /* of work so far */
     uint64_t weights, best_weights;      /* fingerprints of the last and the best model, */
     uint64_t corpus, tokenizer;          /* of the tokens trained on, and of the vocabulary */
@@ -2965,7 +3088,7 @@ static double state_number(const SafeTensors *file, const char *key, double high
 
 static uint64_t state_count(const SafeTensors *file, const char *key) {
     double value = state_number(file, key, 1e15);
-    if (value != floor(value)) die("%s: \"%s\" is no whole number", file->path, key);
+    if (value != floor(value)) die("%s: \"%s\" is not a whole number", file->path, key);
     return (uint64_t)value;
 }
 
@@ -3024,7 +3147,7 @@ void state_read(const SafeTensors *file, const GPT *gpt, Optimizer *optimizer) {
             if (from && strcmp(from->dtype, "F32"))
                 die("%s: tensor %s has type %s, F32 is needed", file->path, name, from->dtype);
             if (!from || from->bytes != t->count * sizeof(float))
-                die("%s: tensor %s is missing or has not the model's shape", file->path, name);
+                die("%s: tensor %s is missing, or not of the model's shape", file->path, name);
             memcpy(to + t->offset, from->numbers, from->bytes);
         }
         for (size_t i = 0; i < gpt->parameter_count; i++)
@@ -3048,10 +3171,6 @@ typedef struct {
     float *keys, *values; /* (L,context,C) */
     Activations *a;       /* room for up to DECODE_ROWS new tokens on their way */
 } Cache;
-
-size_t cache_floats(const Config *config) { /* of keys and values */
-    return 2 * config->layers * config->context * config->channels;
-}
 
 Cache *cache_create(const Config *config) { /* the caller calls cache_destroy */
     Cache *cache = memory_allocate(1, sizeof *cache);
@@ -3107,7 +3226,8 @@ static void decode_block(const GPT *gpt, Cache *cache, size_t l, size_t rows) {
 }
 
 /* Takes in `count` (at least 1) tokens behind those that the cache holds; logits (V) are those
- * of the last one.  The logits are, to the last bit, those of gpt_forward on the whole text. */
+ * of the last one.  They are, to the last bit, those of gpt_forward on the whole text (in bf16,
+ * which generation does not use, products of few rows differ: section 5). */
 void gpt_decode(const GPT *gpt, Cache *cache, const int32_t *tokens, size_t count,
                 float *logits) {
     size_t C = gpt->config.channels, rows = 0;
@@ -3124,10 +3244,10 @@ void gpt_decode(const GPT *gpt, Cache *cache, const int32_t *tokens, size_t coun
 }
 
 /* --- Sampling ------------------------------------------------------------------------------
- * p[v] = exp(logit[v] / temperature) / sum; below 1 the likely becomes likelier, and at 0 only
- * the most likely is left.  top_k keeps the k likeliest tokens (Fan et al. 2018,
- * arXiv:1805.04833), top_p the fewest whose probabilities reach p (Holtzman et al. 2019,
- * arXiv:1904.09751, section 3.1). */
+ * p[v] = exp(logit[v] / temperature) / sum; a temperature below 1 makes likely tokens likelier,
+ * and 0 leaves only the likeliest.  top_k keeps the k likeliest tokens (Fan et al. 2018,
+ * arXiv:1805.04833), top_p, of what is left then, the fewest that have a share p of it
+ * (Holtzman et al. 2019, arXiv:1904.09751, section 3.1). */
 typedef struct {
     double temperature; /* 0: the likeliest token */
     size_t top_k;       /* 0: all */
@@ -3220,7 +3340,8 @@ size_t text_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
 }
 
 /* Whole rows, each begun anew with the prompt (which begins with a line feed), until `count`
- * tokens are written.  A model of rows has never seen anything behind the end of one. */
+ * tokens are written.  A model of rows has never seen anything behind the end of one.  An
+ * error of `out` stays with the stream, and the caller looks at it there. */
 void rows_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
                    const uint32_t *prompt, size_t prompt_count, size_t count,
                    const Sampling *sampling, uint64_t seed, FILE *out) {
@@ -3239,9 +3360,15 @@ void rows_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
 
 /* =========================================================================================
  * 11. The training loop                                                [glossary: Training]
+ *
+ * A step is batch_gradient, then optimizer_step; around it stand evaluation, saving and what
+ * the user sees of it.  All that changes from step to step is in weights, moments, the
+ * number of the step and Progress, so that a saved run can go on to the last bit.
  * ====================================================================================== */
 
-/* Every choice that the command line offers; section 12 has the names and the ranges. */
+/* Every choice that the command line offers; section 12 has the names, what they mean, and the
+ * ranges.  Batches count sequences; eval_every and what ends a schedule count steps; sample and
+ * tokens count tokens; validation and test are shares of the text. */
 typedef struct {
     size_t layers, heads, channels, context, vocab;
     bool no_bias;
@@ -3268,93 +3395,10 @@ typedef struct {
     int preset;
 } Options;
 
-/* What the machine can do at best: FLOPs per second of a loop of multiply-adds on vectors that
- * never leave the registers, on all threads.  Takes some 20 ms. */
-double peak_flops(void) {
-    enum { CHAINS = 12, ROUNDS = 100000 }; /* two can start in a tick, each takes some four */
-    double best = 0;
-    for (int attempt = 0; attempt < 5; attempt++) {
-        double start = clock_seconds();
-        float seen = 0;
-        #pragma omp parallel reduction(+ : seen)
-        {
-            Vector sum[CHAINS], factor = (Vector){0} + 0.999f, step = (Vector){0} + 0.001f;
-            UNROLL for (int i = 0; i < CHAINS; i++) sum[i] = (Vector){0} + (float)i;
-            for (int round = 0; round < ROUNDS; round++)
-                UNROLL for (int i = 0; i < CHAINS; i++) sum[i] = sum[i] * factor + step;
-            UNROLL for (int i = 0; i < CHAINS; i++) seen += sum[i][0];
-        }
-        double seconds =
-            clock_seconds() - start + (seen == 12345.0f); /* the sums must be wanted */
-        double flops = 2.0 * CHAINS * ROUNDS * WIDTH * thread_count() / seconds;
-        best = flops > best ? flops : best;
-    }
-    return best;
-}
-
-/* A number of bytes as a person reads it. */
-static const char *bytes_text(double bytes) {
-    const char *units[] = {"B", "KB", "MB", "GB", "TB", "PB"};
-    int unit = 0;
-    for (; bytes >= 1000 && unit < 5; unit++) bytes /= 1000;
-    return text_lend("%.*f %s", unit > 0, bytes, units[unit]);
-}
-
-/* The table of tensors; those of the L blocks, which are alike, share a row. */
-void tensors_print(FILE *out, const Config *config) {
-    Tensor *table = memory_allocate(tensor_rows(config), sizeof *table);
-    size_t rows = tensor_rows(config), parameters = table_fill(config, table);
-    fprintf(out, "%-42s %-16s %6s %12s  %s\n", "tensor", "shape", "times", "parameters",
-            "decays");
-    for (size_t i = 0; i < rows; i++) {
-        const Tensor *t = &table[i];
-        bool in_block = i >= LN1_W && i < rows - 2;
-        size_t times = in_block ? config->layers : 1;
-        char shape[48];
-        if (!t->count || (in_block && i >= LN1_W + BLOCK_KINDS)) continue;
-        if (t->rank == 2) snprintf(shape, sizeof shape, "(%zu, %zu)", t->shape[0], t->shape[1]);
-        else snprintf(shape, sizeof shape, "(%zu)", t->shape[0]);
-        fprintf(out, "%-42s %-16s %6zu %12zu  %s\n", t->name, shape, times, times * t->count,
-                t->decay ? "yes" : "no");
-    }
-    fprintf(out, "%-42s %-16s %6s %12zu\n", "all parameters", "", "", parameters);
-    free(table);
-}
-
-/* Bytes and FLOPs of training on `tokens` tokens, micro_batch sequences at a time; `different`
- * says how many of them the text has, 0 if not known.      [glossary: Chinchilla optimum] */
-void budget_print(FILE *out, const Config *config, size_t micro_batch, int keep, double tokens,
-                  double different) {
-    size_t T = config->context;
-    double P = (double)config_parameters(config), cache = 4.0 * (double)cache_floats(config);
-    Activations a;
-    ActivationRow rows[ACTIVATION_ROWS];
-    activations_plan(&a, config, micro_batch, T, keep, 0, rows);
-    double activations = 4.0 * (double)a.floats;
-    fprintf(out, "\n%-42s %s for a micro-batch of %zu x %zu tokens\n", "activations",
-            bytes_text(activations), micro_batch, T);
-    for (size_t i = 0; i < ACTIVATION_ROWS; i++) {
-        double bytes = 4.0 * (double)rows[i].count;
-        if (bytes < 0.02 * activations) continue; /* they would hide the others */
-        fprintf(out, "  %-40s %s\n", rows[i].name, bytes_text(bytes));
-    }
-    fprintf(out,
-            "\nmemory: weights %s + gradients %s + Adam's two moments %s + activations %s = "
-            "%s\n",
-            bytes_text(4 * P), bytes_text(4 * P), bytes_text(8 * P), bytes_text(activations),
-            bytes_text(16 * P + activations));
-    fprintf(out, "inference needs weights %s + KV cache %s only\n", bytes_text(4 * P),
-            bytes_text(cache));
-    fprintf(out, "compute: %.3g FLOPs a token, %.3g in all for %.3g tokens\n",
-            flops_per_token(config, T), flops_per_token(config, T) * tokens, tokens);
-    fprintf(out, "tokens per parameter: %.2f over the run", tokens / P);
-    if (different > 0) fprintf(out, ", %.3g of them different", different / P);
-    fprintf(out, " (Chinchilla's optimum is about 20)\n");
-}
-
 typedef struct {
-    double loss, bits_per_byte; /* mean over targets, in nats; the same spread over bytes */
-    size_t tokens;              /* targets: tokens that were asked for */
+    double loss;          /* mean over targets, in nats a token */
+    double bits_per_byte; /* the sum of the losses in bits, over the bytes of the targets */
+    size_t tokens;        /* targets that count */
     size_t sequences;
     double accuracy; /* share of rows without a mistake, or NAN where there are no rows */
 } Evaluation;
@@ -3380,9 +3424,10 @@ static size_t rows_right(const GPT *gpt, Activations *a, const int32_t *targets,
     return right;
 }
 
-/* Mean loss over at most `sequences` windows or rows of a split (0: all), evenly spread and
- * always the same ones, so that two evaluations can be compared.  [glossary: Validation set,
- * Test set, Perplexity] */
+/* Mean loss over at most `sequences` windows of a->T tokens, or rows, of a split (0: all),
+ * evenly spread and always the same ones, so that two evaluations can be compared; without
+ * dropout.  Overwrites the activations.  NaN if the split has none.
+ *                                          [glossary: Validation set, Test set, Perplexity] */
 Evaluation split_evaluate(const GPT *gpt, Activations *a, const Tokenizer *tokenizer,
                           const Split *split, size_t sequences) {
     size_t T = a->T, all = split_sequences(split, T), bytes = 0, tokens = 0, right = 0;
@@ -3445,7 +3490,7 @@ static void interrupt(int signal_number) { interrupted = signal_number; }
  * the mean loss.         [glossary: Batch and batch size, Micro-batch, Gradient accumulation]
  * Every target weighs 1/(targets of the whole batch) in dlosses.  So the sum of the
  * micro-batches' gradients is the gradient of the batch, also when a micro-batch is smaller
- * than the others, or asks for fewer tokens. */
+ * than the others, or has fewer targets.  This is the whole batch, of a world of one. */
 double batch_gradient(Run *run, uint64_t step) {
     size_t batch = run->o->batch, T = run->source.T, count = batch_targets(&run->source, step);
     uint64_t key = random_bits(random_bits(run->o->seed, RANDOM_DROPOUT), step) | 1; /* not 0 */
@@ -3473,7 +3518,7 @@ static void progress_show(Run *run, uint64_t step, double loss, double norm, flo
     double now = clock_seconds(), elapsed = now - run->start, done = (double)(step + 1);
     double rate = batch_tokens(&run->source) * done / elapsed;
     double peak = 100 * rate * flops_per_token(&run->gpt->config, run->source.T) / run->peak;
-    double left = elapsed / done * ((double)o->steps - done);
+    double left = floor(elapsed / done * ((double)o->steps - done)), minutes = floor(left / 60);
     bool due = step == 0 || step + 1 == o->steps || (step + 1) % o->log_every == 0;
     if (run->terminal ? now - run->shown < 0.1 && !due : !due) return;
     run->shown = now;
@@ -3483,9 +3528,9 @@ static void progress_show(Run *run, uint64_t step, double loss, double norm, flo
         fprintf(stderr, "  val %.4f", run->progress.shown_loss);
     if (!isnan(run->shown_accuracy))
         fprintf(stderr, "  right %.1f%%", 100 * run->shown_accuracy);
-    fprintf(stderr, "  lr %.2e  norm %.3f  %.0f tok/s  %.0f%% of %speak  %d:%02d left%s", lr,
-            norm, rate, peak, product_precision == BF16 ? "float32 " : "", (int)(left / 60),
-            (int)left % 60,
+    fprintf(stderr, "  lr %.2e  norm %.3f  %.0f tok/s  %.0f%% of %speak", lr, norm, rate, peak,
+            product_precision == BF16 ? "float32 " : "");
+    fprintf(stderr, "  %.0f:%02.0f left%s", minutes, left - 60 * minutes,
             run->terminal ? "\033[K" : "\n");
     run->line_open = run->terminal;
 }
@@ -3540,7 +3585,7 @@ static void sample_show(Run *run, size_t count, uint64_t step) {
     fprintf(run->samples, "--- step %llu\n", (unsigned long long)step);
     fwrite(text, 1, size, run->samples);
     free(text);
-    if (fflush(run->samples) != 0)
+    if (fflush(run->samples) != 0 || ferror(run->samples))
         die("%s/samples.txt: cannot write: %s", run->o->out, strerror(errno));
 }
 
@@ -3618,7 +3663,7 @@ static bool evaluation_run(Run *run, uint64_t step, double loss, float lr, doubl
     bool improved = step > 0, validated = run->splits[SPLIT_VALIDATION].count > 0;
     Evaluation e = {0}, t;
     if (validated) e = validation_run(run, step, &improved);
-    if (run->o->rows) /* what is learned by heart, beside what is understood */
+    if (run->o->rows) /* what is memorized, beside what is understood */
         t = split_evaluate(run->gpt, run->activations, run->tokenizer,
                            &run->splits[SPLIT_TRAIN], run->o->eval_batches * run->o->batch);
     log_row(run, step, loss, validated ? &e : NULL, run->o->rows ? &t : NULL, lr, norm);
@@ -3666,7 +3711,7 @@ static void kept_add(const char *out, uint64_t step) {
     for (size_t i = 0; STATE_FILES[i]; i++) {
         const char *to = text_lend("%s/%s", unfinished, STATE_FILES[i]);
         if (link(text_lend("%s/%s", out, STATE_FILES[i]), to) != 0)
-            die("%s: cannot be kept: %s; %s holds what was saved", to, strerror(errno), out);
+            die("%s: cannot link: %s; %s holds what was saved", to, strerror(errno), out);
     }
     kept_remove(folder); /* of a run that came here before */
     if (rename(unfinished, folder) != 0)
@@ -3725,7 +3770,7 @@ static void run_report(const Run *run, uint64_t step, bool stopped_early) {
     if (isfinite(run->progress.best_loss))
         printf(", best validation loss %.4f at step %" PRIu64, run->progress.best_loss,
                run->progress.best_step);
-    printf("\nthe last model is in %s%s%s\nlet it write: ./train generate%s --model %s\n",
+    printf("\nthe last model is in %s%s%s\nto generate text: ./train generate%s --model %s\n",
            o->out, there ? ", the best in " : "", there ? run->best_folder : "",
            o->rows ? " --rows" : "", there ? run->best_folder : o->out);
 }
@@ -3813,6 +3858,7 @@ static ProfileRow profile_call(Run *run, int row) {
     double block = 24.0 * (double)(N * C * C), head = 2.0 * (double)(rows * C * V);
     double attention = 2.0 * (double)(N * T * C); /* keys up to the query only */
     double share = (double)B / (double)run->o->batch; /* of one update */
+    double again = a->keep == KEEP_STREAM ? layers : 0; /* blocks that run forward twice */
     switch (row) {
     case 0:
         embedding_forward(a->x, run->inputs, wte, weight_of(gpt, WPE, 0), B, T, C);
@@ -3821,37 +3867,38 @@ static ProfileRow profile_call(Run *run, int row) {
     case 1:
         layernorm_forward(a->norm, y.ln1_mean, y.ln1_rstd, y.x, norm, weight_of(gpt, LN1_B, 0),
                           N, C);
-        return (ProfileRow){"layer norm forward (half of them again)", 4 * layers + 1, 0};
+        return (ProfileRow){"layer norm forward (half of them again)",
+                            4 * layers + 1 + 2 * again, 0};
     case 2:
         layernorm_backward(a->dx, gradient_of(gpt, LN1_W, 0), gradient_of(gpt, LN1_B, 0),
                            a->dnorm, y.ln1_mean, y.ln1_rstd, y.x, norm, N, C);
         return (ProfileRow){"layer norm backward", 2 * layers + 1, 0};
     case 3:
         profile_products(gpt, a, false);
-        return (ProfileRow){"matrix products of a block forward", layers, block};
+        return (ProfileRow){"matrix products of a block forward", layers + again, block};
     case 4:
         profile_products(gpt, a, true);
         return (ProfileRow){"matrix products of a block backward", layers, 2 * block};
     case 5:
         attention_forward(y.attention, y.lse, y.qkv, B, T, C, H, inside);
-        return (ProfileRow){"attention forward", layers, attention};
+        return (ProfileRow){"attention forward", layers + again, attention};
     case 6:
         attention_backward(a->dwide, a->dnorm, y.attention, y.lse, y.qkv, B, T, C, H, inside);
         return (ProfileRow){"attention backward", layers, 2.5 * attention};
     case 7:
         gelu_forward(a->gelu, y.fc, N * F);
-        return (ProfileRow){"GELU forward (half of them again)", 2 * layers, 0};
+        return (ProfileRow){"GELU forward (half of them again)", 2 * layers + again, 0};
     case 8:
         gelu_backward(a->dwide, a->gelu, y.fc, N * F);
         return (ProfileRow){"GELU backward", layers, 0};
     case 9:
         residual_forward(y.middle, y.x, a->branch, N * C);
         residual_backward(a->dx, a->dbranch, a->dx, N * C);
-        return (ProfileRow){"residual, both ways", 2 * layers, 0};
+        return (ProfileRow){"residual, both ways", 2 * layers + again, 0};
     case 10:
         dropout_forward(a->branch, a->branch, N * C, outside);
         return (ProfileRow){"dropout outside attention",
-                            gpt->config.dropout > 0 ? 4 * layers + 2 : 0, 0};
+                            gpt->config.dropout > 0 ? 4 * layers + 2 + 2 * again : 0, 0};
     case 11:
         unembedding_forward(a->logits, a->hidden, wte, rows, C, V);
         return (ProfileRow){"output head forward", pieces, head};
@@ -3917,6 +3964,9 @@ void run_profile(Run *run) {
 
 /* =========================================================================================
  * 12. Command line                                             [glossary: Hyperparameters]
+ *
+ * Options are filled in this order: DEFAULTS, the preset, the command line; then what the saved
+ * run says (--resume), or options_complete.  options_check sees the result.
  * ====================================================================================== */
 
 #ifndef TRAIN_NO_MAIN
@@ -3932,7 +3982,8 @@ static const struct {
 };
 enum { COMMAND_ROWS = sizeof COMMANDS / sizeof *COMMANDS };
 
-/* A preset gives other defaults; options on the command line go before it. */
+/* A preset gives other defaults; options on the command line go before it.  nano and baby have
+ * the sizes of nanoGPT's two runs on Shakespeare's characters, gpt2 those of GPT-2 small. */
 enum { PRESET_NANO, PRESET_BABY, PRESET_GPT2 };
 static const char *const PRESET_NAMES[] = {"nano", "baby", "gpt2", NULL};
 static const struct Preset {
@@ -4238,15 +4289,16 @@ static char options_read(Options *o, bool given[OPTION_ROWS], int argc, char **a
     for (int i = 1; i < argc; i++)
         if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return 'h';
     if (command == COMMAND_ROWS)
-        die_usage("'%s' is no command: train, generate, eval or info; see ./train --help",
+        die_usage("'%s' is not a command: train, generate, eval or info; see ./train --help",
                   name);
     for (int pass = 0; pass < 2; pass++) { /* the preset first, wherever it stands */
         for (int i = named ? 2 : 1; i < argc; i++) {
-            const char *option = argv[i] + 2, *value = strchr(argv[i], '=');
-            size_t length = value ? (size_t)(value - option) : strlen(argv[i]) - 2;
-            bool dashes = !strncmp(argv[i], "--", 2);
-            size_t r = dashes ? option_find(option, length) : OPTION_ROWS;
-            if (r == OPTION_ROWS) die_usage("'%s' is no option; see ./train --help", argv[i]);
+            const char *value = strchr(argv[i], '=');
+            size_t length = value ? (size_t)(value - argv[i]) : strlen(argv[i]);
+            size_t r = OPTION_ROWS;
+            if (!strncmp(argv[i], "--", 2)) r = option_find(argv[i] + 2, length - 2);
+            if (r == OPTION_ROWS)
+                die_usage("'%s' is not an option; see ./train --help", argv[i]);
             const struct OptionRow *row = &OPTIONS[r];
             if (!strchr(row->commands, COMMANDS[command].letter))
                 die_usage("--%s has no meaning for '%s'", row->name, name);
@@ -4271,7 +4323,6 @@ static char options_read(Options *o, bool given[OPTION_ROWS], int argc, char **a
 /* Defaults that depend on other options. */
 static void options_complete(Options *o, const bool given[OPTION_ROWS], char command) {
     if (command == 'e' && !option_given(given, "eval-batches")) o->eval_batches = 0;
-    if (!o->micro_batch) o->micro_batch = o->batch;
     if (!option_given(given, "micro-batch") && o->micro_batch > o->batch)
         o->micro_batch = o->batch;
     if (o->min_lr < 0) o->min_lr = o->lr / 10;
@@ -4403,7 +4454,8 @@ static void run_destroy(Run *run) {
 }
 
 /* The tokenizer that the options ask for: that of a model to start from, one that exists, or a
- * new one, learned from the part of the text that is trained on. */
+ * new one, learned from the share of the bytes that is trained on.  (The parts are cut
+ * later, by tokens, so the two borders differ a little.) */
 static Tokenizer *run_tokenizer(const Options *o, const Bytes *text) {
     if (o->resume || o->init) return tokenizer_load(o->resume ? o->resume : o->init);
     if (o->tokenizer) return tokenizer_load(o->tokenizer);
@@ -4449,7 +4501,7 @@ static void run_allocate(Run *run, const Config *config) {
     run->gpt->config.dropout = config->dropout;
     run->activations =
         activations_create(config, B, T, o->recompute ? KEEP_STREAM : KEEP_ALL, 0);
-    run->cache = cache_create(config);
+    if (o->sample) run->cache = cache_create(config);
     run->inputs = memory_allocate(B * T, sizeof *run->inputs);
     run->targets = memory_allocate(B * T, sizeof *run->targets);
     run->dlosses = memory_allocate(B * T, sizeof *run->dlosses);
@@ -4688,6 +4740,7 @@ int main(int argc, char **argv) {
             options_recall(&options, given, state);
             if (!option_given(given, "out")) options.out = options.resume;
         } else options_complete(&options, given, command);
+        if (!options.micro_batch) options.micro_batch = options.batch;
         options_check(&options, given, command);
     }
     threads_set(options.threads);

@@ -6,7 +6,7 @@
 
 Losses of single steps are shown with their moving mean; a circle marks the lowest validation
 loss, which is the model in best/.  Where the validation line turns upwards and the training line
-goes on falling, the model has begun to learn its text by heart.  Needs matplotlib.
+goes on falling, the model has begun to memorize its text.  Needs matplotlib.
 """
 import argparse
 import math
@@ -16,7 +16,7 @@ import sys
 try:
     import matplotlib
 except ImportError:
-    sys.exit("%s: matplotlib is not there: pip install -r dev/requirements.txt"
+    sys.exit("%s: matplotlib is not there: pip install matplotlib"
              % os.path.basename(sys.argv[0]))
 
 matplotlib.use("Agg")
@@ -94,12 +94,14 @@ def smoothed(values, width):
     return means
 
 
-def draw_loss(axis, run, x, color, shown):
+def draw_loss(axis, run, x, color, shown, thin):
     steps, losses = run.points(x, "loss")
-    if len(losses) > 40:
+    means = smoothed(losses, max(10, len(losses) // 100)) if len(losses) > 40 else losses
+    keep = max(1, len(steps) // thin) if thin else 1  # only now: the mean is over all steps
+    steps, losses, means = steps[::keep], losses[::keep], means[::keep]
+    if means != losses:
         axis.plot(steps, losses, color=color, alpha=0.15, linewidth=0.6)
-        losses = smoothed(losses, max(10, len(losses) // 100))
-    axis.plot(steps, losses, color=color, linewidth=0.9, linestyle=":" if len(losses) < 40 else "-",
+    axis.plot(steps, means, color=color, linewidth=0.9, linestyle=":" if means == losses else "-",
               alpha=0.6, label=shown + "training")
     steps, losses = run.points(x, "val_loss")
     if losses:
@@ -110,13 +112,13 @@ def draw_loss(axis, run, x, color, shown):
                       label="%slowest: %.4f" % (shown, best[1]))
 
 
-def draw_panel(axis, panel, runs, x, log_x):
+def draw_panel(axis, panel, runs, x, log_x, thin):
     if log_x:
         axis.set_xscale("log", nonpositive="mask")
     for i, run in enumerate(runs):
         color, shown = "C%d" % (i % 10), run.label + ", " if len(runs) > 1 else ""
         if panel == "loss":
-            draw_loss(axis, run, x, color, shown)
+            draw_loss(axis, run, x, color, shown, thin)
         elif panel == "accuracy":
             for column, style, name in (("train_accuracy", "--", "training"),
                                         ("val_accuracy", "-", "validation")):
@@ -124,7 +126,9 @@ def draw_panel(axis, panel, runs, x, log_x):
                 axis.plot(places, [100 * v for v in values], style, color=color, label=shown + name)
         else:
             column = {"bits": "val_bits_per_byte"}.get(panel, panel)
-            axis.plot(*run.points(x, column), color=color, linewidth=1, label=shown.rstrip(", "))
+            places, values = run.points(x, column)
+            keep = max(1, len(places) // thin) if thin else 1
+            axis.plot(places[::keep], values[::keep], color=color, linewidth=1, label=shown.rstrip(", "))
     axis.set_ylabel(PANELS[panel] + (" (%)" if panel == "accuracy" else ""))
     axis.set_xlabel({"step": "steps", "seconds": "seconds"}.get(x, x))
     axis.grid(alpha=0.3)
@@ -144,13 +148,11 @@ def has(run, panel, x):
 
 
 def figure(runs, x="step", panels=None, log_x=False, thin=0):
-    """A figure with the panels that the runs have anything for; `thin` keeps at most so many
-    points of a column."""
-    for run in runs if thin else []:
-        keep = max(1, len(run.columns["step"]) // thin)
-        validated = set(run.points("step", "val_loss")[0])
-        rows = [i for i, step in enumerate(run.columns["step"]) if i % keep == 0 or step in validated]
-        run.columns = {name: [values[i] for i in rows] for name, values in run.columns.items()}
+    """A figure with the panels that the runs have anything for; `thin` draws some so many points of
+    what every step has, 0 all of them."""
+    for run in runs:
+        if not run.points(x, "step")[0]:
+            fail("%s: log.csv has no column %s" % (run.folder, x))
     panels = [panel for panel in panels or ("loss", "accuracy", "lr", "norm")
               if any(has(run, panel, x) for run in runs)]
     if not panels:
@@ -162,7 +164,7 @@ def figure(runs, x="step", panels=None, log_x=False, thin=0):
     for axis in axes.flat[len(panels):]:
         axis.remove()
     for axis, panel in zip(axes.flat, panels):
-        draw_panel(axis, panel, runs, x, log_x)
+        draw_panel(axis, panel, runs, x, log_x, thin)
     return fig
 
 

@@ -35,7 +35,7 @@ def settings_of(folder):
         with open(os.path.join(folder, "state.safetensors"), "rb") as file:
             header = file.read(int.from_bytes(file.read(8), "little"))
         known = json.loads(header).get("__metadata__", {})
-    except (OSError, ValueError):
+    except (OSError, ValueError, OverflowError, MemoryError, AttributeError):  # damaged
         return []
     return ["%s %s" % (key.split(" ")[0], value) for key, value in known.items()
             if key.startswith("--")]

@@ -276,7 +276,8 @@ static void test_memory(void) {
                              folder, folder);
     pid_t child = start(line, NULL);
     long early = -1, late = -1;
-    while (waitpid(child, NULL, WNOHANG) == 0) {
+    int status = 0;
+    while (waitpid(child, &status, WNOHANG) == 0) {
         if (file_there("long", "log.csv")) {
             char *path = text_format("%s/long/log.csv", folder);
             Bytes text = file_read(path);
@@ -289,6 +290,7 @@ static void test_memory(void) {
         }
         nap(0.05);
     }
+    check(status == 0, "memory: 10,000 steps end with status %d", status);
     if (early < 0) check_skip("memory: there is no /proc here");
     else
         check(late - early < 200,

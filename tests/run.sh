@@ -14,7 +14,7 @@ if [ "$1" = --one ]; then # the program or script $2: its line, and behind it th
     set -- $(printf '%s\n' "$last" | sed -nE 's/^([0-9]+) passed, ([0-9]+) failed(, ([0-9]+) skipped)?$/\1 \2 \4/p')
     problem=$(grep -E '^FAIL' "$log" | head -n 20)
     if [ $# -lt 2 ] || { [ "$status" -ne 0 ] && [ "$2" -eq 0 ]; }; then
-        problem="FAIL $name ended with status $status: $last"
+        problem=$(printf '%s\n' "$problem" "FAIL $name ended with status $status: $last" | sed '/^$/d')
         set -- "${1:-0}" $((${2:-0} + 1)) "${3:-0}"
     fi
     [ -z "$problem" ] || printf '%s\n' "$problem" | cut -c 1-240

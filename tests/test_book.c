@@ -119,7 +119,7 @@ static void texts_read(void) {
         "doc/optimizer.md",  "doc/reading.md",       "doc/memory.md",
         "doc/attention.md",  "doc/many-machines.md", "doc/checkpoints.md",
         "doc/hardware.md",   "doc/tokenizer.md",     "doc/matmul.md",
-        "doc/performance.md", "doc/verification.md"};
+        "doc/performance.md", "doc/verification.md",  "doc/reproduction.md"};
     for (size_t i = 0; i < sizeof CHAPTERS / sizeof *CHAPTERS; i++)
         check(doc_find(CHAPTERS[i]) != NULL, "%s is there", CHAPTERS[i]);
 }

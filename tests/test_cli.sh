@@ -115,7 +115,7 @@ bad "an id that the vocabulary has not" 1 "token 2 is 3085" --data "$W/ids.bin" 
 bad "ids that do not end" 1 "not a multiple" --data "$W/odd.bin" --tokenizer "$W/good" $new
 bad "no ids at all" 1 "train part has 0 tokens" --data "$W/none.bin" --tokenizer "$W/good" $new
 bad "a validation file alone" 1 "train part has 0 tokens" --data "$W/val.bin" --tokenizer "$W/good" $new
-bad "one part named, another not" 1 "no part is named" --data "$W/val.bin" --data "$W/ids.bin" --tokenizer "$W/good" $new
+bad "one part named, another not" 1 "does not say train, val or test" --data "$W/val.bin" --data "$W/ids.bin" --tokenizer "$W/good" $new
 bad "info on ids" 1 "say with --vocab" info --data "$W/ids.bin"
 bad "--init and a larger context" 1 "--context 9" --data "$W/text.txt" --init "$W/good" --context 9 --out "$W/new"
 bad "one good text, one missing" 1 missing.txt --data "$W/text.txt" --data "$W/missing.txt" $new
@@ -370,17 +370,15 @@ for command in train generate eval info; do
     [ "$status" -eq 0 ] && cmp -s "$W/out" "$W/help"
     row $? "$command --help says the same"
 done
-for name in preset data validation test vocab layers heads channels context no-bias dropout batch micro-batch precision steps order lr min-lr \
-            schedule warmup cooldown weight-decay beta1 beta2 eps clip eval-every eval-batches patience log-every sample out overwrite \
-            init model split prompt tokens temperature top-k top-p seed threads; do
-    grep -q -e "^  --$name " "$W/help" || fail "--help does not name --$name"
-done
+sed -n '/} OPTIONS\[\]/,/^};/s/^ *{"\([a-z0-9-]*\)".*/\1/p' train.c > "$W/options"
+awk '/^  --/ { print substr($1, 3) }' "$W/help" | cmp -s "$W/options" -
+row $? "--help names the $(wc -l < "$W/options") options of the table, in its order"
 # And nothing that is not there: each name in the help is understood, that is, not refused as unknown.
 awk '/^  --/ { print substr($1, 3) }' "$W/help" > "$W/names"
 unknown=''
 while read -r name; do
     run info "--$name"
-    if grep -q "is no option" "$W/err"; then unknown="$unknown $name"; fi
+    if grep -q "is not an option" "$W/err"; then unknown="$unknown $name"; fi
 done < "$W/names"
 [ -z "$unknown" ] && [ "$(wc -l < "$W/names")" -ge 40 ]
 row $? "the $(wc -l < "$W/names") options that --help names exist$unknown"

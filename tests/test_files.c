@@ -314,7 +314,7 @@ static void test_forms(void) {
     shards[0][sizes[0]] = shards[1][0];
     pieces_save(first, shards[0], sizes[0] + 1);
     ending = child_run(model_open, &opening);
-    check_error("a tensor in two shards", &ending, 1, "stands in another shard too");
+    check_error("a tensor in two shards", &ending, 1, "is in another shard too");
     ending_free(&ending);
     pieces_save(first, shards[0], sizes[0] - 1);
     ending = child_run(model_open, &opening);
@@ -620,6 +620,16 @@ static void test_hostile(const ModelFiles *good) {
         check_refused(changes[i].name, &bad, changes[i].words);
         free(bad.weights.data);
     }
+    /* Control characters, of which the last is one in UTF-8, do not reach the terminal. */
+    bad = *good;
+    bad.weights = bytes_replace(&good->weights, "transformer.wte.weight\": {\"dtype\": \"F32\"",
+                                "a\\u001b[2J\\u007f\\u009b2J\": {\"dtype\": \"F31\"", true);
+    model_store("hostile", &bad);
+    Ending shown = child_run(model_open, &opening);
+    check(ending_is_error(&shown, 1, "tensor a?[2J?\xC2?2J has"), "they are shown as '?': %.150s",
+          (char *)shown.err.data);
+    ending_free(&shown);
+    free(bad.weights.data);
 
     static const struct { const char *name, *old, *new, *words;
     } configs[] = {
@@ -634,9 +644,10 @@ static void test_hostile(const ModelFiles *good) {
         {"config: 10^15 channels", "\"n_embd\": 4", "\"n_embd\": 1000000000000000", "channels"},
         {"config: 2^64 layers", "\"n_layer\": 1", "\"n_layer\": 18446744073709551616",
          "config.json"},
-        {"config: 2^24 layers", "\"n_layer\": 1", "\"n_layer\": 16777216", ""},
-        {"config: a million layers", "\"n_layer\": 1", "\"n_layer\": 1000000", ""},
-        {"config: 10^12 parameters", "\"n_embd\": 4", "\"n_embd\": 16777216", ""},
+        {"config: 2^24 layers", "\"n_layer\": 1", "\"n_layer\": 16777216", "layers is 16777216"},
+        {"config: a million layers", "\"n_layer\": 1", "\"n_layer\": 1000000",
+         "layers is 1000000"},
+        {"config: 10^9 parameters", "\"n_embd\": 4", "\"n_embd\": 10000", "fewer numbers"},
         {"config: more than the file holds", "\"vocab_size\": 3", "\"vocab_size\": 16000000",
          "fewer numbers"},
         {"config: another vocabulary", "\"vocab_size\": 3", "\"vocab_size\": 2", "shape"},
@@ -703,14 +714,8 @@ static void test_hostile(const ModelFiles *good) {
         char *metadata = text_format("{\"__metadata__\": %s", deep);
         bad.weights = bytes_replace(&good->weights, "{\"__metadata__\": {\"format\": \"pt\"}",
                                     metadata, true);
-        if (!closed) check_refused("2 million open brackets", &bad, "model.safetensors");
-        else {
-            model_store("hostile", &bad);
-            ending = child_run(model_open, &opening);
-            check(ending.status == 0 || ending_is_error(&ending, 1, "model.safetensors"),
-                  "2 million nested lists: exit %d, no crash", ending.status);
-            ending_free(&ending);
-        }
+        check_refused(closed ? "2 million nested lists" : "2 million open brackets", &bad,
+                      "fewer brackets");
         free(bad.weights.data);
         free(metadata);
     }
@@ -778,7 +783,8 @@ static void test_random_flips(const ModelFiles *good) {
             ending_free(&ending);
             free(copy.data);
         }
-        check(fine == FILES,
+        /* Of the weights and of merges.txt, nearly all changes make another good file. */
+        check(fine == FILES && (opened < FILES || which == 1 || which == 4),
               "random changes in %-28s %d files, %zu opened, the others end in one line",
               names[which], FILES, opened);
     }
@@ -975,8 +981,7 @@ static void test_json(void) {
 /* --- Through the program ---------------------------------------------------------------------
  */
 
-/* A model with more tokens than its tokenizer has words for may be refused or write only what
- * has words; it may not read beyond the tokenizer. */
+/* A model with more tokens than its tokenizer has words for writes only what has words. */
 static void test_vocabularies(void) {
     static const struct {
         size_t model, tokenizer;
@@ -992,7 +997,7 @@ static void test_vocabularies(void) {
         bool words = ending.status == 0 && ending.err.size == 0 && ending.out.size <= 202;
         for (size_t b = 0; words && sizes[i].tokenizer == 3 && b + 1 < ending.out.size; b++)
             words = strchr("abc", ending.out.data[b]) != NULL && ending.out.data[b];
-        check(words || ending_is_error(&ending, 1, ""),
+        check(words,
               "a model of %zu tokens with a tokenizer of %zu: exit %d: %.100s", sizes[i].model,
               sizes[i].tokenizer, ending.status,
               ending.status ? (char *)ending.err.data : "writes only what has words");

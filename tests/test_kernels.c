@@ -793,13 +793,16 @@ static void product_check(Product *product, const char *name, size_t M, size_t N
      * add up like a random walk: sqrt(K) units in the last place at the very most. */
     double error = sqrt(distance / norm), allowed = 0x1p-23 * sqrt((double)K + 1);
     check(norm > 1e-6 && error <= allowed && between,
-          "%s%s %zu %zu %zu%s%s%s%s %*s error %8.2e  at most %8.2e", name,
+          "%s%s %zu %zu %zu%s%s%s%s      error %8.2e  at most %8.2e", name,
           rounded ? " in bf16" : "", M, N, K,
           a_turned ? " A transposed" : "", b_turned ? " B transposed" : "", add ? " adds" : "",
-          with_bias ? " with bias" : "", 4, "", error, allowed);
+          with_bias ? " with bias" : "", error, allowed);
 
     bool same = true, promised = product == matrix_product; /* the plain one promises no bits */
-#ifdef _OPENMP
+#ifndef _OPENMP
+    bool compared = !rounded; /* with itself row by row, but with no other number of threads */
+#else
+    bool compared = true;
     int before = omp_get_max_threads(), most = form == 0 ? 3 : 2;
     for (int threads = 1; threads <= most && promised; threads++) {
         omp_set_num_threads(threads);
@@ -817,7 +820,9 @@ static void product_check(Product *product, const char *name, size_t M, size_t N
                 1, N, K, add);
         same = same && memcmp(row, result + m * pitch, N * sizeof *row) == 0;
     }
-    if (promised)
+    if (promised && !compared)
+        check_skip("%s in bf16 %zu %zu %zu same bits: built without OpenMP", name, M, N, K);
+    else if (promised)
         check(same, "%s%s %zu %zu %zu same bits on any number of threads%s", name,
               rounded ? " in bf16" : "", M, N, K,
               rounded ? "" : ", and row by row");
@@ -1034,7 +1039,11 @@ static void adamw_case_check(const SafeTensors *file, const char *c, size_t N, s
                 guards && memory[k][i] == guard_value && state[k][N + (size_t)i] == guard_value;
         free(name), free(error_name), free(row), free(memory[k]), free(again[k]);
     }
+#ifdef _OPENMP
     check(same, "adamw %s same bits on 1 and 2 threads", c);
+#else
+    check(same, "adamw %s same bits when repeated", c);
+#endif
     check(guards, "adamw %s writes nowhere else", c);
     check(cleared, "adamw %s clears the gradient", c);
     free(first_name), free(gradient[0]), free(gradient[1]);

@@ -175,15 +175,15 @@ static void test_classes(void) {
         members[class_of[c]]++;
         ranges[class_of[c]] += c == 0 || class_of[c] != class_of[c - 1];
     }
-    check(members[LETTER] == 141028 && sizeof letter_runs / 4 == 677,
+    check(members[LETTER] == 141028 && ranges[LETTER] == 677,
           "Unicode 16 letters: %zu in %zu ranges, 141028 in 677 expected", members[LETTER],
-          sizeof letter_runs / 4);
-    check(members[NUMBER] == 1911 && sizeof number_runs / 4 == 144,
+          ranges[LETTER]);
+    check(members[NUMBER] == 1911 && ranges[NUMBER] == 144,
           "Unicode 16 numbers: %zu in %zu ranges, 1911 in 144 expected", members[NUMBER],
-          sizeof number_runs / 4);
-    check(members[WHITE] == 25 && sizeof white_runs / 4 == 10,
+          ranges[NUMBER]);
+    check(members[WHITE] == 25 && ranges[WHITE] == 10,
           "Unicode 16 white space: %zu in %zu ranges, 25 in 10 expected", members[WHITE],
-          sizeof white_runs / 4);
+          ranges[WHITE]);
     static const struct { const char *text; size_t bytes, step; int class;
     } cases[] = {{"a", 1, 1, LETTER},
                  {"\0", 1, 1, OTHER},
@@ -850,7 +850,7 @@ static void test_hostile_json(void) {
         {"a merge that builds nothing", HEAD("") ONLY_A("'a a'"), "merge 1: what it builds"},
         {"a merge twice",
          HEAD("") "{'vocab': {'a': 0, 'aa': 1}, 'merges': ['a a', ['a', 'a']]}}",
-         "merge 2: this merge stands there twice"},
+         "merge 2: this merge occurs twice"},
         {"brackets without end", HEAD(DEEP DEEP DEEP DEEP), "fewer brackets"}};
     char *path = folder_path("tokenizer.json");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -865,13 +865,18 @@ static void test_hostile_json(void) {
 }
 
 static void test_hostile(void) {
-    check_refused("an empty vocab.json", "", "", "expected an object");
-    check_refused("a vocab.json that ends early", "{\"a\": 0, \"b\"", "", "expected ':'");
+    check_refused("an empty vocab.json", "", "", "byte 0: expected an object");
+    check_refused("a vocab.json that ends early", "{\"a\": 0, \"b\"", "",
+                  "byte 12: expected ':'");
+    check_refused("a line feed in a string", "{\"a\": 0, \"b\n\": 1}", "", "byte 11: expected no");
+    check_refused("an escape that there is not", "{\"a\\q\": 0}", "", "byte 4: expected an esc");
     check_refused("an id out of range", "{\"a\": 0, \"b\": 2}", "", "id 2 is out of range");
     check_refused("an id beyond any range", "{\"a\": 0, \"b\": 4294967296}", "",
                   "out of range");
     check_refused("a negative id", "{\"a\": -1}", "", "not negative");
-    check_refused("an id that is no whole number", "{\"a\": 0.5}", "", "whole number");
+    check_refused("an id that is no whole number", "{\"a\": 0.5}", "", "byte 6: expected a whole");
+    check_refused("a letter that is longer than it need be", "{\"a\": 0, \"\xC0\xA1\": 1}", "",
+                  "GPT-2's letters");
     check_refused("an id given twice", "{\"a\": 0, \"b\": 0}", "", "two tokens have the id 0");
     check_refused("a token given twice", "{\"a\": 0, \"a\": 1}", "", "twice");
     check_refused("an empty token", "{\"a\": 0, \"\": 1}", "", "GPT-2's letters");
@@ -893,7 +898,7 @@ static void test_hostile(void) {
     check_refused("a merge that builds its own part", NULL, "a ab\na b\n",
                   "line 1: the right token");
     check_refused("a merge given twice", NULL, "#version: 0.2\na b\na b\n",
-                  "line 3: this merge stands there twice");
+                  "line 3: this merge occurs twice");
     check_refused("a line without a blank", NULL, "a b\nab\n", "line 2: expected two tokens");
     check_refused("a line with two blanks", NULL, "a b c\n", "line 1: expected two tokens");
     check_refused("an empty left part", NULL, " b\n", "line 1: expected two tokens");
@@ -983,8 +988,8 @@ static void test_program(void) {
     free(errors.data);
     status = RUN("7 1000", 6, &out, &errors, "decode", "--model", model);
     check(status == 1 &&
-              strstr((char *)errors.data, "id 1000 (number 2) is out of range: ids run "
-                                          "from 0 to 999"),
+              strstr((char *)errors.data, "id 1000 (number 2) is out of range: the vocabulary "
+                                          "has 1000 ids"),
           "decode: %s", errors.data);
     free(out.data);
     free(errors.data);
@@ -992,8 +997,14 @@ static void test_program(void) {
     check(status == 1 && strstr((char *)errors.data, "0x78"), "decode: %s", errors.data);
     free(out.data);
     free(errors.data);
-    status = RUN("99999999999999999999999", 23, &out, &errors, "decode", "--model", model);
-    check(status == 1 && lines_of(errors) == 1, "decode: %s", errors.data);
+    /* 2^64 + 5 is not id 5 */
+    status = RUN("18446744073709551621", 20, &out, &errors, "decode", "--model", model);
+    check(status == 1 && lines_of(errors) == 1 && out.size == 0, "decode: %s", errors.data);
+    free(out.data);
+    free(errors.data);
+    status = RUN("123456789012", 12, &out, &errors, "decode", "--model", model);
+    check(status == 1 && strstr((char *)errors.data, "id 123456789012 "),
+          "decode: %s", errors.data);
     free(out.data);
     free(errors.data);
     status = RUN(NULL, 0, &out, &errors, "info", "--model", model, path);
@@ -1020,6 +1031,24 @@ static void test_program(void) {
           "encode --special, the longest that fits: %s", out.data);
     free(out.data);
     free(errors.data);
+    /* With three single bytes instead of 256. */
+    static const char few[] = "{\"a\": 0, \"b\": 1, \"ab\": 2, \"aba\": 3}";
+    folder_file("model/merges.txt", "a b\nab a\n", 9);
+    folder_file("model/vocab.json", few, strlen(few));
+    status = RUN("ababab", 6, &out, &errors, "info", "--model", model, "-");
+    check(status == 0 && strstr((char *)out.data, "\n            4*            3    2.000"),
+          "info of a vocabulary of few bytes: %s", out.data);
+    free(out.data);
+    free(errors.data);
+    status = RUN("abab", 4, &out, &errors, "show", "--model", model);
+    check(status == 0 && strcmp((char *)out.data,
+                                "abab\n a b a b\n    merge 0:   ab a b\n    merge 0:   ab ab\n"
+                                "    ids: ab = 2, ab = 2\n") == 0, "show, to the letter: %s",
+          out.data);
+    free(out.data);
+    free(errors.data);
+    folder_file("model/merges.txt", "#version: 0.2\n", 14);
+    folder_file("model/vocab.json", specials, strlen(specials));
     status = RUN("aa<s>", 5, &out, &errors, "encode", "--model", model);
     check(status == 1 && strstr((char *)errors.data, "byte 2 is 0x3C"),
           "without --special it is plain text: %s", errors.data);

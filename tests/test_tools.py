@@ -410,7 +410,7 @@ def check_plot(scratch, program):
         file.write("step,loss\n1,2\n2,1\n")
     ended = called(*report_here, short)
     row(ended.returncode == 0 and os.path.exists(short + "/report.html"), "a log without validation has a page too", ended.stderr.strip()[-100:])
-    refused("plot.py --x tokens of a log without them", 1, "nothing to draw", *plot_here, short, "--x", "tokens")
+    refused("plot.py --x tokens of a log without them", 1, "no column tokens", *plot_here, short, "--x", "tokens")
 
 
 # --- fetch.sh and a server -----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ TRAIN=${TRAIN:-build/train}
 OMP_NUM_THREADS=1
 LC_ALL=C
 export OMP_NUM_THREADS LC_ALL
-unset MAKEFLAGS MFLAGS MAKELEVEL SEEDS PYTORCH ONLY THREADS
+unset MAKEFLAGS MFLAGS MAKELEVEL SEEDS PYTORCH ONLY THREADS RESUME ANY_EDITION
 if [ ! -x "$TRAIN" ]; then echo "FAIL  $TRAIN is not there; build it first, or set TRAIN"; echo "0 passed, 1 failed"; exit 1; fi
 case $TRAIN in /*) ;; *) TRAIN=$PWD/$TRAIN ;; esac
 texts=${MIRROR:-../shared/data} # a folder with the true files, if there is one
@@ -57,8 +57,11 @@ for name in $names; do
 done
 for name in $(printf '%s\n' "$rows" | awk '$1 == "books" { print $2 }'); do # as Project Gutenberg sends it
     printf 'First line.\n\n\nA last one, of %s\n' "$name" > "$W/right/$name"
+    start='*** START OF THE PROJECT GUTENBERG EBOOK ***'
+    [ "$name" != sherlock-holmes.txt ] || # a long title goes on in the next line
+        start=$(printf '*** START OF THE PROJECT GUTENBERG EBOOK THE ADVENTURES OF SHERLOCK\nHOLMES ***')
     {
-        printf 'A licence.\n\n*** START OF THE PROJECT GUTENBERG EBOOK ***\n\n\n'
+        printf 'A licence.\n\n%s\n\n\n' "$start"
         cat "$W/right/$name"
         printf '\n\n*** END OF THE PROJECT GUTENBERG EBOOK ***\nThe licence again.\n'
     } | sed "s/\$/$(printf '\r')/" > "$W/net/$name"
@@ -116,6 +119,13 @@ else
     run $fetch books --any-edition --mirror "$W/bad"
     [ "$status" -eq 0 ] && sed 's/First/Second/' "$W/right/$book" | cmp -s - "$P/data/$book"
     row $? "--any-edition takes it, and cuts it as the other: exit $status"
+    run $fetch books --any-edition --mirror "$W/net"
+    [ "$status" -eq 0 ] && [ "$(grep -c ': is there$' "$W/stdout")" -eq 3 ]
+    row $? "and keeps it the next time: exit $status"
+    rm -rf "$P/data"
+    run $fetch war-and-peace --mirror "$W/net"
+    [ "$status" -eq 0 ] && [ "$(listing data)" = 'data/war-and-peace.txt ' ]
+    row $? "one book alone: exit $status: $(listing data)"
     printf '*** START OF A BOOK\n\n*** END OF IT\n' > "$W/bad/$book"
     rm -rf "$P/data"
     refused "a book with nothing in it" 1 "$book: not the file" $fetch books --mirror "$W/bad"
@@ -130,6 +140,12 @@ else
         tool=$(command -v "$tool") && ln -s "$tool" "$W/bare/"
     done
     refused "neither curl nor wget" 1 "curl or wget is needed" env PATH="$W/bare" sh dev/data/fetch.sh names
+    rm -f "$W/bare/sha256sum" "$W/bare/shasum"
+    mkdir -p "$P/data"
+    echo part > "$P/data/names.txt.part"
+    refused "neither sha256sum nor shasum" 1 "sha256sum or shasum is needed" env PATH="$W/bare" sh dev/data/fetch.sh names
+    [ -f "$P/data/names.txt.part" ]
+    row $? "which leaves what there is: $(listing data)"
 
     # --- fetch.sh: a download that was cut short ------------------------------------------------------------
     # The address is a file, to which curl goes as to a server.  A part that begins with other bytes shows that
@@ -212,7 +228,7 @@ for run in $(cat README.md Makefile doc/*.md dev/runs/* | grep -o -E '(RUN=|repr
     [ "$run" = out ] || [ -f "dev/runs/$run.sh" ]
     row $? "a run that is named in the texts exists: $run"
 done
-for variable in SEEDS PYTORCH ONLY MIRROR THREADS; do
+for variable in SEEDS PYTORCH ONLY RESUME MIRROR ANY_EDITION THREADS; do
     grep -q "$variable=" doc/reproduction.md && grep -q "^#  .*$variable=" dev/runs/reproduce.sh && grep -q "\${$variable[:-]" dev/runs/reproduce.sh
     row $? "$variable is in doc/reproduction.md, and in what reproduce.sh says and does"
 done
@@ -249,11 +265,33 @@ for run in $runs; do
     rm -rf "$P/calls" "$P/out" "$P/data"
     [ -n "$(sum_of "$W/sums")" ] || { mkdir "$P/data"; cp -r "$W"/right/* "$P/data"; echo 'exit 0' > "$P/dev/data/fetch.sh"; }
     settings=$(. "dev/runs/$run.sh"; echo $settings) # in one line
+    seeds=$(seeds='1 2 3'; . "dev/runs/$run.sh"; echo $seeds)
     run env PYTHON=./python MIRROR="$W/net" $reproduce "$run"
-    [ "$status" -eq 0 ] && [ ! -s "$W/stderr" ] && [ "$(grep -c -F -e "train $settings" "$P/calls")" -eq 3 ] &&
-        (for seed in 1 2 3; do grep "^train .* --seed $seed --out out/$run-$seed --overwrite\$" "$P/calls" || exit 1; done) > /dev/null &&
-        grep -q '^published  ' "$W/stdout" && grep -q '^ .*mean .*, deviation 0.0000' "$W/stdout"
-    row $? "$run: its text is made and three seeds are trained: exit $status$(tail -n 1 "$W/stderr")"
+    [ "$status" -eq 0 ] && [ ! -s "$W/stderr" ] && [ "$(grep -c -F -e "train $settings" "$P/calls")" -eq "$(echo $seeds | wc -w)" ] &&
+        (for seed in $seeds; do grep "^train .* --seed $seed --out out/$run-$seed --overwrite\$" "$P/calls" || exit 1; done) > /dev/null &&
+        grep -q '^published  ' "$W/stdout" &&
+        { [ "$seeds" = 1 ] || grep -q '^ .*mean .*, standard deviation 0.0000' "$W/stdout"; }
+    row $? "$run: its text is made and seeds $seeds are trained: exit $status$(tail -n 1 "$W/stderr")"
+    if [ "$run" = baby ]; then
+        : > "$P/calls"
+        : > "$P/out/baby-1/state.safetensors"
+        run env RESUME=1 SEEDS="1 2" THREADS=2 MIRROR="$W/net" $reproduce baby
+        [ "$status" -eq 0 ] && [ "$(sed -n 1p "$P/calls")" = 'train --resume out/baby-1 --threads 2' ] &&
+            sed -n 2p "$P/calls" | grep -q -e '--seed 2 .*--out out/baby-2 --overwrite$'
+        row $? "RESUME=1 goes on with what was saved, and begins what was not: exit $status"
+    fi
+    if [ "$run" = characters ]; then
+        rm -rf "$P/data"
+        mkdir -p "$W/bad2"
+        sed 's/First/Second/' "$W/net/war-and-peace.txt" > "$W/bad2/war-and-peace.txt"
+        run env MIRROR="$W/bad2" $reproduce characters
+        [ "$status" -eq 1 ] && grep -q ANY_EDITION=1 "$W/stderr"
+        row $? "another edition is refused with the words that take it: exit $status"
+        for attempt in first second; do
+            run env ANY_EDITION=1 SEEDS=1 MIRROR="$W/bad2" $reproduce characters
+            row "$status" "ANY_EDITION=1 takes it, the $attempt time: exit $status"
+        done
+    fi
     if [ "$run" = bpe ]; then
         mv "$P/out" "$P/out.kept"
         refused "bpe in PyTorch needs our vocabulary, and says so" 1 "out/bpe-1" env PYTORCH=1 PYTHON=./python $reproduce bpe
@@ -287,16 +325,14 @@ cat > "$W/expected" << 'END'
 
 tiny: nobody
 train.c    lowest val_loss  1.2500 (step 4)  never  1.7500 (step 10)
-           mean 1.5000, deviation 0.3536
+           mean 1.5000, standard deviation 0.3536
 train.c    last val_loss  2.0000 (step 6)  never  1.7500 (step 10)
-           mean 1.8750, deviation 0.1768
+           mean 1.8750, standard deviation 0.1768
 train.c    val_accuracy reaches 0.5 at step  4  never  10
-           mean 7.0000, deviation 4.2426
+           mean 7.0000, standard deviation 4.2426
 train.c    lowest absent  never  never  never
 PyTorch    lowest val_loss  1.5000 (step 10)
-           mean 1.5000, deviation 0.0000
 PyTorch    last val_loss  1.5000 (step 10)
-           mean 1.5000, deviation 0.0000
 PyTorch    val_accuracy reaches 0.5 at step  never
 PyTorch    lowest absent  never
 published  nothing

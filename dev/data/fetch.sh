@@ -3,14 +3,15 @@
 #
 #     sh dev/data/fetch.sh shakespeare names        two texts, from the network
 #     sh dev/data/fetch.sh all                      everything in the table below but the weights
+#     sh dev/data/fetch.sh war-and-peace            one of the books; books means all three
 #     sh dev/data/fetch.sh books --mirror FOLDER    from a folder that has the files of the table
 #
-# A file takes its place only after its sha256 has been found right.  A fetch that was cut short
-# goes on where it stopped.  curl or wget is needed, unless --mirror stands in for the network.
+# A file is put in place only after its sha256 has been checked.  A fetch that was cut short goes on
+# where it stopped.  curl or wget is needed, unless --mirror stands in for the network.
 #
 # Project Gutenberg revises its books, with other bytes and so another sha256.  --any-edition
-# takes them as they are; figures that were measured on the edition below may then differ in
-# their last digits.
+# takes them as they are, and keeps such a book if it is there; figures that were measured on the
+# edition below may then differ in their last digits.
 set -eu
 fail() {
     echo "fetch.sh: $*" >&2
@@ -18,8 +19,8 @@ fail() {
 }
 
 # set, file in data/, sha256, address.  The sums of GPT-2's files are those that several public
-# projects pin for revision 607a30d783dfa663caf39e06633721c8d4cfcd7e of openai-community/gpt2.
-gpt2=https://huggingface.co/openai-community/gpt2/resolve/main
+# projects pin for this revision of openai-community/gpt2.
+gpt2=https://huggingface.co/openai-community/gpt2/resolve/607a30d783dfa663caf39e06633721c8d4cfcd7e
 table() {
     cat << END
 shakespeare tinyshakespeare.txt 86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt
@@ -38,6 +39,7 @@ sets='' mirror='' any=false
 while [ $# -gt 0 ]; do
     case $1 in
         shakespeare | names | books | gpt2 | gpt2-weights) sets="$sets $1" ;;
+        war-and-peace | pride-and-prejudice | sherlock-holmes) sets="$sets $1" ;;
         all) sets="$sets shakespeare names books gpt2" ;;
         --mirror)
             [ $# -ge 2 ] || { sets=''; break; }
@@ -50,21 +52,26 @@ while [ $# -gt 0 ]; do
     shift
 done
 if [ -z "$sets" ]; then
-    echo "usage: fetch.sh shakespeare|names|books|gpt2|gpt2-weights|all ... [--mirror FOLDER] [--any-edition]" >&2
+    echo "usage: fetch.sh shakespeare|names|books|NAME-OF-A-BOOK|gpt2|gpt2-weights|all ...\
+ [--mirror FOLDER] [--any-edition]" >&2
     exit 2
 fi
 cd "$(dirname "$0")/../.."
 
+command -v sha256sum > /dev/null || command -v shasum > /dev/null ||
+    fail "sha256sum or shasum is needed, to check what is fetched"
 sum_is() { # file, sha256
     [ "$2" = "$( (sha256sum "$1" 2> /dev/null || shasum -a 256 "$1") | cut -d ' ' -f 1)" ]
 }
 
-# A book without what the publisher put before and behind it, and without \r.
+# A book without what the publisher put before and behind it, and without \r.  The line that says
+# where it starts is broken in two if the title is long; the second part ends with ***.
 book_cut() {
     tr -d '\r' < "$1" | awk '/^\*\*\* *END OF/ { exit }
+        broken { broken = 0; if (/\*\*\* *$/) next }
         on && NF { printf "%s%s\n", begun ? blank : "", $0; blank = ""; begun = 1; next }
         on { blank = blank $0 "\n" }
-        /^\*\*\* *START OF/ { on = 1 }' > "$1.cut"
+        /^\*\*\* *START OF/ { on = 1; broken = !/\*\*\* *$/ }' > "$1.cut"
     mv "$1.cut" "$1"
 }
 
@@ -89,7 +96,7 @@ download() { # file, address
 
 fetch() { # set, file, sha256, address
     target=data/$2 part=data/$2.part
-    if [ -f "$target" ] && sum_is "$target" "$3"; then
+    if [ -f "$target" ] && { sum_is "$target" "$3" || { [ "$1" = books ] && $any && [ -s "$target" ]; }; }; then
         echo "$target: is there"
         return
     fi
@@ -107,7 +114,7 @@ fetch() { # set, file, sha256, address
             echo "$target: another edition than the one that was measured"
         else
             rm -f "$part"
-            [ "$1" != books ] || set -- "$@" '; --any-edition takes a book as it is now'
+            [ "$1" != books ] || set -- "$@" '; --any-edition, or ANY_EDITION=1 make reproduce, takes a book as it is now'
             fail "$2: not the file that was expected (its sha256 differs)${5-}"
         fi
     fi
@@ -117,5 +124,5 @@ fetch() { # set, file, sha256, address
 }
 
 table | while read -r set file sum address; do
-    case " $sets " in *" $set "*) fetch "$set" "$file" "$sum" "$address" ;; esac
+    case " $sets " in *" $set "* | *" ${file%.txt} "*) fetch "$set" "$file" "$sum" "$address" ;; esac
 done

@@ -1,12 +1,13 @@
 """Makes texts to train on: puzzles whose every line is a sequence of its own, and stories.
 
-    python3 dev/data/make.py names      data/names.txt, shuffled as makemore does: the last 1,000 are held out
+    python3 dev/data/make.py names      data/names.txt in makemore's order, to data/names-shuffled.txt:
+                                        its last 1,000 lines are held out
     python3 dev/data/make.py sorting    201120=001122       20,000 lines, then 5,000 to test with
     python3 dev/data/make.py addition   8550=531            85 + 50 = 135, read from the right
     python3 dev/data/make.py modular    all (a + b) mod 97, each number one byte
     python3 dev/data/make.py stories --bytes 1000000 --words 200
 
-Each goes to data/NAME.txt unless --out says otherwise.  The same seed gives the same bytes with
+The others go to data/NAME.txt, unless --out says otherwise.  The same seed gives the same bytes with
 any version of Python: what is used of its generator is random(), whose values are promised to
 stay, and for names the 32 bits of the Mersenne Twister, which a paper defines.
 """

@@ -19,7 +19,10 @@ import os
 import statistics
 import sys
 
-import torch
+try:
+    import torch
+except ImportError:
+    sys.exit("replay.py: PyTorch is not there: pip install -r dev/requirements.txt")
 from torch import nn
 from torch.utils import data
 

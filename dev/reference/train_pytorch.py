@@ -4,7 +4,7 @@ Everything that could make the two differ is an option with train.c's name for i
 the architecture, the schedule and the optimizer.  What remains different is the random numbers
 (initial weights, windows, masks), and the spread over seeds measures just that.
 
-    python dev/reference/train_pytorch.py --data FILE --seeds 1 2 3 --no-bias
+    python3 dev/reference/train_pytorch.py --data FILE --seeds 1 2 3 --no-bias
 
 --untied gives the output head a matrix of its own, --initial pytorch leaves all weights as
 torch.nn makes them, --gelu none is the exact GELU: things in which other programs differ from
@@ -20,7 +20,10 @@ import statistics
 import sys
 import time
 
-import torch
+try:
+    import torch
+except ImportError:
+    sys.exit("train_pytorch.py: PyTorch is not there: pip install -r dev/requirements.txt")
 from torch import nn
 from torch.nn import functional as F
 
@@ -99,6 +102,7 @@ class Windows:
 
     def __init__(self, tokens, context):
         self.tokens, self.context = tokens, context
+        self.length = context  # tokens of a sequence, without padding
         self.count = (len(tokens) - 1) // context
         self.starts = torch.arange(self.count) * context
 
@@ -117,11 +121,14 @@ class Rows:
     def __init__(self, lines, ids, context, mark):
         end = ids[ord("\n")]
         self.count = len(lines)
+        self.length = sum(len(line) + 1 for line in lines) / self.count  # the mean
         self.starts = torch.arange(self.count)
         self.inputs = torch.full((self.count, context), end)
         self.targets = torch.full((self.count, context), -1)
         for i, line in enumerate(lines):
             tokens = torch.tensor([ids[byte] for byte in line] + [end])
+            if mark and mark not in line:
+                sys.exit(f"train_pytorch.py: a line has no {mark.decode()}: {line.decode()}")
             prompt = line.index(mark) + 1 if mark else 0
             self.inputs[i, 1 : len(tokens)] = tokens[:-1]
             self.targets[i, prompt : len(tokens)] = tokens[prompt:]
@@ -200,7 +207,8 @@ def train(o, seed, train_part, validation_part, lengths):
                   flush=True)
             if log:
                 epoch = step * o.batch / train_part.count
-                print(f"{step},{epoch:.4f},,{last},{losses[step]:.9g},{bits:.9g},,,,{seconds:.3f},{accuracies}",
+                tokens = step * o.batch * train_part.length
+                print(f"{step},{epoch:.4f},{tokens:.0f},{last},{losses[step]:.9g},{bits:.9g},,,,{seconds:.3f},{accuracies}",
                       file=log, flush=True)
         if step == o.steps:
             break
@@ -229,7 +237,10 @@ def bpe_encode(folder, data):
     """Ids of a text by the vocab.json and merges.txt that train.c left in a model's folder, and
     the bytes of each token: its name there has one character for each."""
     import json
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    try:
+        from tokenizers import Tokenizer, models, pre_tokenizers
+    except ImportError:
+        sys.exit("train_pytorch.py: the package tokenizers is not there: pip install tokenizers")
     with open(os.path.join(folder, "vocab.json"), encoding="utf-8") as file:
         vocabulary = json.load(file)
     t = Tokenizer(models.BPE.from_file(os.path.join(folder, "vocab.json"),
@@ -311,7 +322,7 @@ def main():
         n = len(tokens)
         n_train, n_validation = int(n * (1 - o.validation - o.test)), int(n * o.validation)
         if min(n_train, n_validation) <= o.context:
-            sys.exit(f"train_pytorch.py: {o.data}: {n} bytes, too few for a context of"
+            sys.exit(f"train_pytorch.py: {o.data}: {n} tokens, too few for a context of"
                      f" {o.context}")
         train_part = Windows(tokens[:n_train], o.context)
         validation_part = Windows(tokens[n_train : n_train + n_validation], o.context)

@@ -1,6 +1,6 @@
-# Sums of two numbers below 100, all 10,000; 500 of them held out.
+# All 10,000 sums of two numbers below 100; 500 of them are held out.
 source='minGPT, projects/adder (gpt-nano); 1000 of 1000 in its older notebook play_math.ipynb'
-published='all held-out sums right'
+published='none for this adder; a public log of it: 497 of 500 after 2,000 steps, all 500 after 2,500'
 figures='val_accuracy:last'
 prepare() { make_text addition; }
 settings='--data data/addition.txt --rows --answer-after = --validation 0.05 --test 0

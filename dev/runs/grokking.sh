@@ -1,5 +1,5 @@
-# Grokking: (a + b) mod 97, 30% of the table to train on.  The training part is known by heart
-# long before the other 70% are understood.
+# Grokking: (a + b) mod 97, 30% of the table to train on.  The training part is memorized
+# long before the other 70% are right.
 source='after Power et al. 2022, arXiv:2201.02177; the settings are our own'
 published='training accuracy at 100% long before validation accuracy'
 figures='train_accuracy:0.99 val_accuracy:0.99'
