@@ -203,7 +203,7 @@ typedef struct {
     char *path, *temporary; /* they belong to the list of pending files */
 } FileWriter;
 
-static bool files_held;
+static int files_held; /* holds that are open; they may nest */
 
 FileWriter file_create(const char *path) {
     FileWriter file = {NULL, text_format("%s", path), text_format("%s.tmp", path)};
@@ -246,7 +246,7 @@ void folder_flush(const char *path) {
  * temporary name, because the machine stops or the rename fails, it stays and is not lost. */
 void files_release(void) {
     int count = pending_count;
-    files_held = false;
+    if (files_held && --files_held) return;
     pending_count = 0;
     for (int i = 0; i < count; i++) {
         char *temporary = pending_files[i].temporary, *path = pending_files[i].path;
@@ -261,7 +261,7 @@ void files_release(void) {
     }
 }
 
-void files_hold(void) { files_held = true; }
+void files_hold(void) { files_held++; }
 
 /* The end of a file that file_create began: all of it is on the disk. */
 void file_commit(FileWriter *file) {
@@ -694,7 +694,7 @@ typedef struct {
     uint32_t id_of_byte[256]; /* the id of a single byte; NONE if it is not in the vocabulary */
     Pairs merges;             /* the number of a merge is its rank: the oldest has rank 0 */
     uint32_t *result;         /* the id of what each merge builds */
-    uint32_t *run_end;        /* of each merge: NONE, but while section 6 is at work */
+    uint32_t *run_end;        /* of each merge: where its run ends in section 6, else NONE */
     size_t result_capacity, run_end_capacity;
     uint32_t *specials;       /* ids of the special tokens */
     size_t special_count;
@@ -1009,7 +1009,7 @@ static void place_merge(Learner *l, uint32_t at, uint32_t result) {
 
 /* Pairs wait in a heap, the commonest in front.  A count that falls leaves its item in the heap
  * too far in front; that is found out when the item comes up, which then goes back with the
- * count of the day (a lazy heap).  A count that rises is put in again at once, so no pair is
+ * present count (a lazy heap).  A count that rises is put in again at once, so no pair is
  * ever further back than it should be: what comes up with a true count is the commonest. */
 static void heap_push_pair(Heap *heap, Pair pair, uint64_t count) {
     if (count) heap_push(heap, (Item){~count, (uint64_t)pair.left << 32 | pair.right});
@@ -1082,7 +1082,7 @@ void merges_learn(Tokenizer *t, const Strings *pieces, size_t vocab, bool verbos
  *     numbers                          if there is one: most words thus carry their blank
  *     other characters                 along, and there is one token for " the", not two
  *     white space                  but without its last character when something else follows,
- *                                      which leaves that blank to the word behind it
+ *                                      and if that is a blank, it goes to the word after it
  *
  * Letters and numbers of all scripts count (Unicode's general categories L and N), and white
  * space is Unicode's too.  Text is read as UTF-8; a byte that belongs to no well-formed
@@ -1478,7 +1478,7 @@ struct PieceCache {
     } slots[CACHE_SLOTS];
 };
 
-/* The key of a piece of at most CACHE_BYTES, which `room` readable bytes begin with; returns
+/* The key of a piece of at most CACHE_BYTES, from whose start `room` bytes may be read; returns
  * the number of its slot. */
 static inline size_t cache_key(const unsigned char *piece, size_t bytes, size_t room,
                                uint64_t key[3]) {
@@ -1643,7 +1643,6 @@ Tokenizer *tokenizer_learn(const unsigned char *text, size_t bytes, size_t vocab
 
 /* Writes vocab.json and merges.txt into a folder, which must exist. */
 void tokenizer_save(const Tokenizer *t, const char *folder) {
-    bool held = files_held;
     files_hold();
     FileWriter file = file_create(text_lend("%s/vocab.json", folder));
     file_write(&file, "{", 1);
@@ -1671,7 +1670,7 @@ void tokenizer_save(const Tokenizer *t, const char *folder) {
     file_commit(&file);
     const char *other = text_lend("%s/tokenizer.json", folder);
     if (access(other, F_OK) == 0) file_drop(other); /* it would be read in place of the two */
-    if (!held) files_release();
+    files_release();
 }
 
 /* Turns letters back into bytes; returns how many, or 0 if that cannot be. */

@@ -46,9 +46,9 @@
  *       for each layer l                                              gpt_block_forward    (7)
  *           x = x + projection(attention(norm(x)))                    kernels            (4, 5)
  *           x = x + MLP(norm(x))
- *       losses = cross_entropy(norm(x) wte^T, targets)                gpt_head_forward     (7)
- *       dlosses = 1 / tokens of the whole batch                       batch_gradient       (11)
- *       the same list backward: gradients += d loss / d weights       gpt_backward         (7)
+ *       losses = cross_entropy(norm(x) wte^T, targets)                head_run             (7)
+ *       dlosses = 1 / targets of the whole batch                      batch_gradient       (11)
+ *       the same list backward: gradients += d loss / d weights       gpt_backward_hidden  (7)
  *   norm = |gradients|, scaled down to at most `clip`                 gradient_norm        (8)
  *   weights = weights - lr (AdamW's step), gradients = 0              adamw_update         (8)
  *
@@ -149,7 +149,7 @@ static inline float random_uniform(uint64_t key, uint64_t index) {
 
 /* Mean 0, standard deviation 1: Box and Muller 1958, from two uniform draws. */
 float random_normal(uint64_t key, uint64_t index) {
-    double u = ((double)(random_bits(key, 2 * index) >> 11) + 0.5) * 0x1p-53; /* in (0, 1) */
+    double u = ((double)(random_bits(key, 2 * index) >> 11) + 0.5) * 0x1p-53; /* in (0, 1] */
     double angle =
         (double)(random_bits(key, 2 * index + 1) >> 11) * 0x1p-53 * 6.283185307179586;
     return (float)(sqrt(-2.0 * log(u)) * cos(angle));
@@ -807,6 +807,7 @@ typedef struct {
 } Dropout;
 
 static inline float dropout_factor(Dropout dropout, uint64_t i) {
+    if (dropout.rate == 0) return 1.0f; /* as any draw would */
     return random_uniform(dropout.key, dropout.first + i) >= dropout.rate
                ? 1.0f / (1.0f - dropout.rate)
                : 0.0f;
@@ -874,8 +875,7 @@ void attention_forward_plain(float *y, float *lse, const float *qkv, size_t B, s
                 float score = scale * dot_product(q + t * 3 * C, k + s * 3 * C, D);
                 float highest = score > maximum ? score : maximum;
                 float shrink = expf(maximum - highest), p = expf(score - highest);
-                float f =
-                    dropout.rate > 0 ? dropout_factor(dropout, (bh * T + t) * T + s) : 1.0f;
+                float f = dropout_factor(dropout, (bh * T + t) * T + s);
                 for (size_t d = 0; d < D; d++)
                     y_t[d] = y_t[d] * shrink + f * p * v[s * 3 * C + d];
                 sum = sum * shrink + p;
@@ -907,8 +907,7 @@ void attention_backward_plain(float *dqkv /* sets */, const float *dy, const flo
             for (size_t s = 0; s <= t; s++) {
                 float score = scale * dot_product(q + t * 3 * C, k + s * 3 * C, D);
                 float p = expf(score - lse[bh * T + t]);
-                float f =
-                    dropout.rate > 0 ? dropout_factor(dropout, (bh * T + t) * T + s) : 1.0f;
+                float f = dropout_factor(dropout, (bh * T + t) * T + s);
                 float dp = f * dot_product(dy_t, v + s * 3 * C, D);
                 float ds = p * (dp - sum_p_dp) * scale;
                 scaled_add(dv + s * 3 * C, f * p, dy_t, D);
@@ -1592,15 +1591,9 @@ static void scores_compute(float *S, float *turned, bool fresh, const float *key
     }
 }
 
-/* Dropout's factor for the probability of key s at query t of a head. */
-static inline float attention_factor(Dropout dropout, size_t T, size_t t, size_t s) {
-    return dropout.rate > 0 ? dropout_factor(dropout, t * T + s) : 1.0f;
-}
-
 /* One head: queries t0 .. t0+count-1 (count at most TILE_COLUMNS), of which q is the first,
  * against keys and values 0 .. t0+count-1.  Sets y (count,D) and lse (count).  dropout.first is
- * the number of this head's P[0,0].  The KV cache of section 10 uses it too, so that both give
- * the same bits. */
+ * the number of this head's P[0,0]. */
 static void attention_queries(float *y, size_t y_pitch, float *lse, const float *q,
                               size_t q_pitch, const float *k, const float *v, size_t kv_pitch,
                               size_t t0, size_t count, size_t T, size_t D, Dropout dropout) {
@@ -1634,7 +1627,7 @@ static void attention_queries(float *y, size_t y_pitch, float *lse, const float 
             }
         for (size_t s = 0; s < rows && dropout.rate > 0; s++)
             for (size_t t = 0; t < count; t++)
-                S[s * TILE_COLUMNS + t] *= attention_factor(dropout, T, t0 + t, s0 + s);
+                S[s * TILE_COLUMNS + t] *= dropout_factor(dropout, (t0 + t) * T + s0 + s);
         for (size_t t = 0; t < count && s0 > 0; t++)
             for (size_t d = 0; d < D; d++) y[t * y_pitch + d] *= shrink[t];
         strip_product_add(y, y_pitch, (Matrix){S, 1, TILE_COLUMNS}, v + s0 * kv_pitch, kv_pitch,
@@ -1661,7 +1654,29 @@ void attention_forward(float *y, float *lse, const float *qkv, size_t B, size_t 
     }
 }
 
-/* One head backward, for the same queries.  Sets dq (count,D), adds to all dk and dv. */
+/* The same for tokens behind those that a KV cache (section 10) holds: qkv (rows,3C) are the
+ * new ones.  Their keys and values go to keys and values (context,C) from row `length` on, and
+ * their queries meet all that then stands there. */
+void attention_cached(float *y, float *lse, float *keys, float *values, const float *qkv,
+                      size_t length, size_t rows, size_t C, size_t H) {
+    size_t D = C / H, groups = (rows + TILE_COLUMNS - 1) / TILE_COLUMNS;
+    for (size_t r = 0; r < rows; r++) {
+        const float *k = qkv + r * 3 * C + C, *v = k + C;
+        memcpy(keys + (length + r) * C, k, C * sizeof *keys);
+        memcpy(values + (length + r) * C, v, C * sizeof *values);
+    }
+    #pragma omp parallel for if (rows * C * (length + rows) > PARALLEL_ELEMENTS)
+    for (size_t task = 0; task < groups * H; task++) {
+        size_t r = task / H * TILE_COLUMNS, h = task % H;
+        size_t count = rows - r < TILE_COLUMNS ? rows - r : TILE_COLUMNS;
+        attention_queries(y + r * C + h * D, C, lse + h * rows + r, qkv + r * 3 * C + h * D,
+                          3 * C, keys + h * D, values + h * D, C, length + r, count, 0, D,
+                          (Dropout){0});
+    }
+}
+
+/* One head backward, for the queries of attention_queries.  Sets dq (count,D), adds to all dk
+ * and dv. */
 static void attention_queries_backward(float *dq, float *dk, float *dv, const float *dy,
                                        const float *y, const float *lse, const float *q,
                                        const float *k, const float *v, size_t t0, size_t count,
@@ -1689,8 +1704,7 @@ static void attention_queries_backward(float *dq, float *dk, float *dv, const fl
         for (size_t s = 0; s < rows; s++)
             for (size_t t = 0; t < TILE_COLUMNS; t++) {
                 size_t i = s * TILE_COLUMNS + t;
-                float f =
-                    dropout.rate > 0 ? attention_factor(dropout, T, t0 + t, s0 + s) : 1.0f;
+                float f = dropout_factor(dropout, (t0 + t) * T + s0 + s);
                 dS[i] = P[i] * (f * dS[i] - sum_p_dp[t]) * scale;
                 P[i] *= f;
             }
@@ -1889,11 +1903,11 @@ void gpt_initialize(GPT *gpt, uint64_t seed) {
     }
 }
 
-/* Row of the table for a kind and a layer (0 for those outside the blocks). */
+/* Row of the table for a kind and a layer, which does not matter outside the blocks. */
 static const Tensor *tensor_of(const GPT *gpt, int kind, size_t l) {
-    size_t row = (size_t)kind + l * BLOCK_KINDS;
-    if (kind >= LNF_W) row += (gpt->config.layers - 1) * BLOCK_KINDS;
-    return &gpt->table[row];
+    if (kind < LN1_W) l = 0;
+    if (kind >= LNF_W) l = gpt->config.layers - 1;
+    return &gpt->table[(size_t)kind + l * BLOCK_KINDS];
 }
 
 /* The numbers of a tensor; NULL if the model has no biases and this is one. */
@@ -1905,6 +1919,15 @@ static const float *weight_of(const GPT *gpt, int kind, size_t l) {
 static float *gradient_of(GPT *gpt, int kind, size_t l) {
     const Tensor *t = tensor_of(gpt, kind, l);
     return t->count ? gpt->gradients + t->offset : NULL;
+}
+
+/* Where the tensors of block l, and those outside the blocks, lie in an arena that is laid out
+ * by the table, by kind; NULL for a bias that the model does not have. */
+static void tensors_place(float *places[KINDS], const GPT *gpt, float *arena, size_t l) {
+    for (int kind = 0; kind < KINDS; kind++) {
+        const Tensor *t = tensor_of(gpt, kind, l);
+        places[kind] = t->count ? arena + t->offset : NULL;
+    }
 }
 
 /* --- Activations ------------------- [glossary: Activations (cached for the backward pass)] -
@@ -1919,11 +1942,18 @@ static float *gradient_of(GPT *gpt, int kind, size_t l) {
  *                 arXiv:1604.06174)     [glossary: Activation checkpointing (recomputation)] */
 enum { KEEP_NOTHING, KEEP_ALL, KEEP_STREAM };
 
-typedef struct {
+/* What inference keeps of the tokens so far: section 10. */
+typedef struct Cache {
+    size_t length;        /* tokens seen, at most the context */
+    float *keys, *values; /* (L,context,C) */
+    struct Activations *a; /* room for up to DECODE_ROWS new tokens on their way */
+} Cache;
+
+typedef struct Activations {
     size_t B, T;      /* the largest batch and length they hold; N = B*T below */
     int keep;         /* see above */
     size_t kept;      /* layers that have room of their own: L or 1 */
-    size_t head_rows; /* rows of logits held at a time; below N they are made again */
+    size_t head_rows; /* rows of logits held at a time; below N they are made in pieces */
     float *arena;
     size_t floats;        /* size of the arena */
     float *x;             /* (L+1,N,C) what enters each block, and what leaves the last */
@@ -1943,6 +1973,7 @@ typedef struct {
     float *dx;                /* (N,C) gradient of the stream; flows through all blocks */
     float *dbranch, *dnorm;   /* (N,C) */
     float *dwide;             /* (N,F) gradient at the wide places: GELU, then q, k, v */
+    struct Cache *cache;  /* the KV cache that attention uses (section 10), or NULL */
     size_t dropout_first; /* number of the first sequence in its batch, and the key of the */
     uint64_t dropout_key; /* step: the backward pass draws the same masks as the forward pass */
 } Activations;
@@ -2078,23 +2109,19 @@ static const char *bytes_text(double bytes) {
 
 /* The table of tensors; those of the L blocks, which are alike, share a row. */
 void tensors_print(FILE *out, const Config *config) {
-    Tensor *table = memory_allocate(tensor_rows(config), sizeof *table);
-    size_t rows = tensor_rows(config), parameters = table_fill(config, table);
     fprintf(out, "%-42s %-16s %6s %12s  %s\n", "tensor", "shape", "times", "parameters",
             "decays");
-    for (size_t i = 0; i < rows; i++) {
-        const Tensor *t = &table[i];
-        bool in_block = i >= LN1_W && i < rows - 2;
-        size_t times = in_block ? config->layers : 1;
-        char shape[48];
-        if (!t->count || (in_block && i >= LN1_W + BLOCK_KINDS)) continue;
-        if (t->rank == 2) snprintf(shape, sizeof shape, "(%zu, %zu)", t->shape[0], t->shape[1]);
-        else snprintf(shape, sizeof shape, "(%zu)", t->shape[0]);
-        fprintf(out, "%-42s %-16s %6zu %12zu  %s\n", t->name, shape, times, times * t->count,
-                t->decay ? "yes" : "no");
+    for (int kind = 0; kind < KINDS; kind++) {
+        const Tensor t = tensor_describe(config, kind, 0, 0);
+        size_t times = kind >= LN1_W && kind < LNF_W ? config->layers : 1;
+        const char *shape = t.rank == 2 ? text_lend("(%zu, %zu)", t.shape[0], t.shape[1])
+                                        : text_lend("(%zu)", t.shape[0]);
+        if (t.count)
+            fprintf(out, "%-42s %-16s %6zu %12zu  %s\n", t.name, shape, times, times * t.count,
+                    t.decay ? "yes" : "no");
     }
-    fprintf(out, "%-42s %-16s %6s %12zu\n", "all parameters", "", "", parameters);
-    free(table);
+    fprintf(out, "%-42s %-16s %6s %12zu\n", "all parameters", "", "",
+            config_parameters(config));
 }
 
 /* Bytes and FLOPs of training on `tokens` tokens, micro_batch sequences at a time; `different`
@@ -2170,10 +2197,12 @@ static Dropout dropout_site(const GPT *gpt, const Activations *a, size_t site,
     return (Dropout){rate, random_bits(a->dropout_key, site), a->dropout_first * per_sequence};
 }
 
-/* Sets a->x (B,T,C) to wte[token] + wpe[position].  inputs (B,T), each below V. */
+/* Sets a->x (B,T,C) to wte[token] + wpe[position].  inputs (B,T), each below V; behind a cache
+ * positions go on. */
 void gpt_embed(const GPT *gpt, Activations *a, const int32_t *inputs, size_t B, size_t T) {
-    size_t C = gpt->config.channels;
-    embedding_forward(a->x, inputs, weight_of(gpt, WTE, 0), weight_of(gpt, WPE, 0), B, T, C);
+    size_t C = gpt->config.channels, past = a->cache ? a->cache->length : 0;
+    embedding_forward(a->x, inputs, weight_of(gpt, WTE, 0), weight_of(gpt, WPE, 0) + past * C,
+                      B, T, C);
     Dropout dropout = dropout_site(gpt, a, 0, T * C);
     if (dropout.rate > 0) dropout_forward(a->x, a->x, B * T * C, dropout);
 }
@@ -2185,23 +2214,24 @@ void gpt_block_forward(const GPT *gpt, Activations *a, size_t l, size_t B, size_
     Dropout inside = dropout_site(gpt, a, 1 + 3 * l, H * T * T);
     Dropout after1 = dropout_site(gpt, a, 2 + 3 * l, T * C);
     Dropout after2 = dropout_site(gpt, a, 3 + 3 * l, T * C);
+    float *w[KINDS];
+    tensors_place(w, gpt, gpt->weights, l);
 
-    layernorm_forward(a->norm, y.ln1_mean, y.ln1_rstd, y.x, weight_of(gpt, LN1_W, l),
-                      weight_of(gpt, LN1_B, l), N, C);
-    matmul_forward(y.qkv, a->norm, weight_of(gpt, QKV_W, l), weight_of(gpt, QKV_B, l), N, C,
-                   3 * C);
-    attention_forward(y.attention, y.lse, y.qkv, B, T, C, H, inside);
-    matmul_forward(a->branch, y.attention, weight_of(gpt, PROJ_W, l), weight_of(gpt, PROJ_B, l),
-                   N, C, C);
+    layernorm_forward(a->norm, y.ln1_mean, y.ln1_rstd, y.x, w[LN1_W], w[LN1_B], N, C);
+    matmul_forward(y.qkv, a->norm, w[QKV_W], w[QKV_B], N, C, 3 * C);
+    if (a->cache)
+        attention_cached(y.attention, y.lse, a->cache->keys + l * gpt->config.context * C,
+                         a->cache->values + l * gpt->config.context * C, y.qkv,
+                         a->cache->length, N, C, H);
+    else attention_forward(y.attention, y.lse, y.qkv, B, T, C, H, inside);
+    matmul_forward(a->branch, y.attention, w[PROJ_W], w[PROJ_B], N, C, C);
     if (after1.rate > 0) dropout_forward(a->branch, a->branch, N * C, after1);
     residual_forward(y.middle, y.x, a->branch, N * C);
 
-    layernorm_forward(a->norm, y.ln2_mean, y.ln2_rstd, y.middle, weight_of(gpt, LN2_W, l),
-                      weight_of(gpt, LN2_B, l), N, C);
-    matmul_forward(y.fc, a->norm, weight_of(gpt, FC_W, l), weight_of(gpt, FC_B, l), N, C, F);
+    layernorm_forward(a->norm, y.ln2_mean, y.ln2_rstd, y.middle, w[LN2_W], w[LN2_B], N, C);
+    matmul_forward(y.fc, a->norm, w[FC_W], w[FC_B], N, C, F);
     gelu_forward(a->gelu, y.fc, N * F);
-    matmul_forward(a->branch, a->gelu, weight_of(gpt, OUT_W, l), weight_of(gpt, OUT_B, l), N, F,
-                   C);
+    matmul_forward(a->branch, a->gelu, w[OUT_W], w[OUT_B], N, F, C);
     if (after2.rate > 0) dropout_forward(a->branch, a->branch, N * C, after2);
     residual_forward(y.x_next, y.middle, a->branch, N * C);
 }
@@ -2221,28 +2251,30 @@ void gpt_logits(const GPT *gpt, const Activations *a, float *logits, size_t row,
                         gpt->config.vocab);
 }
 
-/* a->losses (B,T): the loss at every place.  Logits are made a piece at a time: all of them at
- * once are N x V numbers: for GPT-2, half as much as all other activations together, and more
- * than those with --recompute (doc/memory.md). */
-void gpt_head_forward(const GPT *gpt, Activations *a, const int32_t *targets, size_t B,
-                      size_t T) {
-    size_t N = B * T, V = gpt->config.vocab;
+/* The head, a piece of logits at a time: all of them at once are N x V numbers, for GPT-2 half
+ * as much as all other activations together, and more than those with --recompute
+ * (doc/memory.md).  With `losses`, sets a->losses and a->head_lse (N).  With dlosses (N), turns
+ * each piece into its gradient while it is there, adds to dwte (V,C), and sets a->dnorm (N,C),
+ * the gradient of a->hidden; if that is without `losses`, a call with them has gone before. */
+static void head_run(const GPT *gpt, Activations *a, const int32_t *targets, bool losses,
+                     const float *dlosses, float *dwte, size_t N) {
+    size_t C = gpt->config.channels, V = gpt->config.vocab;
     for (size_t n = 0; n < N; n += a->head_rows) {
         size_t rows = N - n < a->head_rows ? N - n : a->head_rows;
-        gpt_logits(gpt, a, a->logits, n, rows);
-        cross_entropy_forward(a->losses + n, a->head_lse + n, a->logits, targets + n, rows, V);
+        float *lse = a->head_lse + n;
+        if (losses || a->head_rows < N) gpt_logits(gpt, a, a->logits, n, rows);
+        if (losses) cross_entropy_forward(a->losses + n, lse, a->logits, targets + n, rows, V);
+        if (!dlosses) continue;
+        cross_entropy_backward(a->logits, dlosses + n, lse, a->logits, targets + n, rows, V);
+        unembedding_backward(a->dnorm + n * C, dwte, a->logits, a->hidden + n * C,
+                             weight_of(gpt, WTE, 0), rows, C, V);
     }
 }
 
-/* The gradient of `rows` rows of logits, from n on, which a->logits holds: overwrites them with
- * it, adds to the gradient of wte, and sets the rows of a->dnorm, the gradient of a->hidden. */
-static void head_backward(GPT *gpt, Activations *a, const int32_t *targets,
-                          const float *dlosses, size_t n, size_t rows) {
-    size_t C = gpt->config.channels, V = gpt->config.vocab;
-    cross_entropy_backward(a->logits, dlosses + n, a->head_lse + n, a->logits, targets + n,
-                           rows, V);
-    unembedding_backward(a->dnorm + n * C, gradient_of(gpt, WTE, 0), a->logits,
-                         a->hidden + n * C, weight_of(gpt, WTE, 0), rows, C, V);
+/* a->losses (B,T): the loss at every place, after gpt_final_norm. */
+void gpt_head_forward(const GPT *gpt, Activations *a, const int32_t *targets, size_t B,
+                      size_t T) {
+    head_run(gpt, a, targets, true, NULL, NULL, B * T);
 }
 
 /* The forward pass.  inputs, targets (B,T): tokens below V, and of targets also -1; B*T at most
@@ -2273,30 +2305,29 @@ void gpt_block_backward(GPT *gpt, Activations *a, size_t l, size_t B, size_t T) 
     Dropout after1 = dropout_site(gpt, a, 2 + 3 * l, T * C);
     Dropout after2 = dropout_site(gpt, a, 3 + 3 * l, T * C);
 
+    float *w[KINDS], *dw[KINDS];
+    tensors_place(w, gpt, gpt->weights, l);
+    tensors_place(dw, gpt, gpt->gradients, l);
+
     residual_backward(a->dx, a->dbranch, a->dx, N * C);
     if (after2.rate > 0) dropout_backward(a->dbranch, a->dbranch, N * C, after2);
     gelu_forward(a->gelu, y.fc, N * F);
-    matmul_backward(a->dwide, gradient_of(gpt, OUT_W, l), gradient_of(gpt, OUT_B, l),
-                    a->dbranch, a->gelu, weight_of(gpt, OUT_W, l), N, F, C);
+    matmul_backward(a->dwide, dw[OUT_W], dw[OUT_B], a->dbranch, a->gelu, w[OUT_W], N, F, C);
     gelu_backward(a->dwide, a->dwide, y.fc, N * F);
-    layernorm_forward(a->norm, y.ln2_mean, y.ln2_rstd, y.middle, weight_of(gpt, LN2_W, l),
-                      weight_of(gpt, LN2_B, l), N, C);
-    matmul_backward(a->dnorm, gradient_of(gpt, FC_W, l), gradient_of(gpt, FC_B, l), a->dwide,
-                    a->norm, weight_of(gpt, FC_W, l), N, C, F);
-    layernorm_backward(a->dx, gradient_of(gpt, LN2_W, l), gradient_of(gpt, LN2_B, l), a->dnorm,
-                       y.ln2_mean, y.ln2_rstd, y.middle, weight_of(gpt, LN2_W, l), N, C);
+    layernorm_forward(a->norm, y.ln2_mean, y.ln2_rstd, y.middle, w[LN2_W], w[LN2_B], N, C);
+    matmul_backward(a->dnorm, dw[FC_W], dw[FC_B], a->dwide, a->norm, w[FC_W], N, C, F);
+    layernorm_backward(a->dx, dw[LN2_W], dw[LN2_B], a->dnorm, y.ln2_mean, y.ln2_rstd, y.middle,
+                       w[LN2_W], N, C);
 
     residual_backward(a->dx, a->dbranch, a->dx, N * C);
     if (after1.rate > 0) dropout_backward(a->dbranch, a->dbranch, N * C, after1);
-    matmul_backward(a->dnorm, gradient_of(gpt, PROJ_W, l), gradient_of(gpt, PROJ_B, l),
-                    a->dbranch, y.attention, weight_of(gpt, PROJ_W, l), N, C, C);
+    matmul_backward(a->dnorm, dw[PROJ_W], dw[PROJ_B], a->dbranch, y.attention, w[PROJ_W], N, C,
+                    C);
     attention_backward(a->dwide, a->dnorm, y.attention, y.lse, y.qkv, B, T, C, H, inside);
-    layernorm_forward(a->norm, y.ln1_mean, y.ln1_rstd, y.x, weight_of(gpt, LN1_W, l),
-                      weight_of(gpt, LN1_B, l), N, C);
-    matmul_backward(a->dnorm, gradient_of(gpt, QKV_W, l), gradient_of(gpt, QKV_B, l), a->dwide,
-                    a->norm, weight_of(gpt, QKV_W, l), N, C, 3 * C);
-    layernorm_backward(a->dx, gradient_of(gpt, LN1_W, l), gradient_of(gpt, LN1_B, l), a->dnorm,
-                       y.ln1_mean, y.ln1_rstd, y.x, weight_of(gpt, LN1_W, l), N, C);
+    layernorm_forward(a->norm, y.ln1_mean, y.ln1_rstd, y.x, w[LN1_W], w[LN1_B], N, C);
+    matmul_backward(a->dnorm, dw[QKV_W], dw[QKV_B], a->dwide, a->norm, w[QKV_W], N, C, 3 * C);
+    layernorm_backward(a->dx, dw[LN1_W], dw[LN1_B], a->dnorm, y.ln1_mean, y.ln1_rstd, y.x,
+                       w[LN1_W], N, C);
 }
 
 /* Adds to the gradients of wte and wpe from a->dx (B,T,C), which dropout overwrites. */
@@ -2342,14 +2373,8 @@ void gpt_backward_logits(GPT *gpt, Activations *a, const int32_t *inputs, const 
  * forward. */
 void gpt_backward(GPT *gpt, Activations *a, const int32_t *inputs, const int32_t *targets,
                   const float *dlosses, size_t B, size_t T) {
-    size_t N = B * T;
     assert(a->keep != KEEP_NOTHING && gpt->gradients);
-    for (size_t n = 0; n < N; n += a->head_rows) {
-        size_t rows = N - n < a->head_rows ? N - n : a->head_rows;
-        if (a->head_rows < N)
-            gpt_logits(gpt, a, a->logits, n, rows); /* they were overwritten */
-        head_backward(gpt, a, targets, dlosses, n, rows);
-    }
+    head_run(gpt, a, targets, false, dlosses, gradient_of(gpt, WTE, 0), B * T);
     gpt_backward_hidden(gpt, a, inputs, a->dnorm, B, T);
 }
 
@@ -2359,15 +2384,9 @@ void gpt_backward(GPT *gpt, Activations *a, const int32_t *inputs, const int32_t
 void gpt_forward_backward(GPT *gpt, Activations *a, const int32_t *inputs,
                           const int32_t *targets, const float *dlosses, size_t B, size_t T,
                           uint64_t dropout_key, size_t first) {
-    size_t N = B * T, V = gpt->config.vocab;
     assert(a->keep != KEEP_NOTHING && gpt->gradients);
     gpt_forward(gpt, a, inputs, NULL, B, T, dropout_key, first);
-    for (size_t n = 0; n < N; n += a->head_rows) {
-        size_t rows = N - n < a->head_rows ? N - n : a->head_rows;
-        gpt_logits(gpt, a, a->logits, n, rows);
-        cross_entropy_forward(a->losses + n, a->head_lse + n, a->logits, targets + n, rows, V);
-        head_backward(gpt, a, targets, dlosses, n, rows);
-    }
+    head_run(gpt, a, targets, true, dlosses, gradient_of(gpt, WTE, 0), B * T);
     gpt_backward_hidden(gpt, a, inputs, a->dnorm, B, T);
 }
 
@@ -2420,7 +2439,7 @@ float learning_rate(const Schedule *s, uint64_t step) {
 /* --- Gradient norm and clipping ----- [glossary: Gradient norm, Gradient clipping] -----------
  * The length of the gradient of all parameters as one vector: sqrt(sum of g^2).  If it is over
  * the limit, the whole gradient is scaled down to it: the direction stays (Pascanu, Mikolov,
- * Bengio 2012, arXiv:1211.5063, algorithm 1).  Summed in double, in pieces of fixed size. */
+ * Bengio 2012, arXiv:1211.5063, algorithm 1).  Summed in double, in PIECES pieces. */
 double gradient_norm(const float *gradient, size_t N) {
     enum { PIECES = 64 };
     double sums[PIECES] = {0}, total = 0;
@@ -2675,14 +2694,11 @@ const SafeTensor *safetensors_find(const SafeTensors *file, const char *name) {
 
 /* The text that __metadata__ holds under a key, into room; false if there is none. */
 bool safetensors_text(const SafeTensors *file, const char *key, char *room, size_t size) {
-    Json j = {file->data, file->header, file->metadata, file->path, true};
-    char name[128];
-    bool found = false;
+    Json j = {file->data, file->header, file->metadata, file->path, true}, value;
     if (!file->metadata) return false;
-    for (json_enter(&j, '{'); json_key(&j, name, sizeof name);)
-        if (strcmp(name, key)) json_skip(&j);
-        else json_string(&j, room, size), found = true;
-    return found;
+    json_members(&j, &key, &value, 1);
+    if (value.text) json_string(&value, room, size);
+    return value.text != NULL;
 }
 
 /* Numbers to be written: an arena laid out by a model's table, and what precedes each name. */
@@ -2961,21 +2977,16 @@ GPT *model_read(const char *folder, bool training) {
     return gpt;
 }
 
-/* Between files_hold() and files_release().  A tokenizer of NULL leaves all but the weights as
- * they stand there. */
-static void model_files(const GPT *gpt, const Tokenizer *tokenizer, const char *folder) {
+/* Writes the model and its tokenizer into a folder: all four files, or none.  A tokenizer of
+ * NULL leaves all but the weights as they stand there. */
+void model_write(const GPT *gpt, const Tokenizer *tokenizer, const char *folder) {
+    files_hold();
     folder_create(folder);
     if (tokenizer) {
         tokenizer_save(tokenizer, folder);
         config_write(&gpt->config, text_lend("%s/config.json", folder));
     }
     weights_write(gpt, text_lend("%s/model.safetensors", folder));
-}
-
-/* Writes the model and its tokenizer into a folder: all four files, or none. */
-void model_write(const GPT *gpt, const Tokenizer *tokenizer, const char *folder) {
-    files_hold();
-    model_files(gpt, tokenizer, folder);
     files_release();
 }
 
@@ -3166,17 +3177,12 @@ void state_read(const SafeTensors *file, const GPT *gpt, Optimizer *optimizer) {
 
 enum { DECODE_ROWS = 64 }; /* tokens of a prompt that go through the model together */
 
-typedef struct {
-    size_t length;        /* tokens seen, at most the context */
-    float *keys, *values; /* (L,context,C) */
-    Activations *a;       /* room for up to DECODE_ROWS new tokens on their way */
-} Cache;
-
 Cache *cache_create(const Config *config) { /* the caller calls cache_destroy */
     Cache *cache = memory_allocate(1, sizeof *cache);
     cache->keys = memory_allocate(cache_floats(config), sizeof *cache->keys);
     cache->values = cache->keys + cache_floats(config) / 2;
     cache->a = activations_create(config, 1, DECODE_ROWS, KEEP_NOTHING, 1);
+    cache->a->cache = cache;
     return cache;
 }
 
@@ -3187,59 +3193,18 @@ void cache_destroy(Cache *cache) {
     free(cache);
 }
 
-/* The block of section 7 for `rows` new tokens: their keys and values go to the cache, and
- * their queries meet all that the cache holds. */
-static void decode_block(const GPT *gpt, Cache *cache, size_t l, size_t rows) {
-    Activations *a = cache->a;
-    const Layer y = layer_of(a, &gpt->config, l);
-    size_t C = gpt->config.channels, H = gpt->config.heads, D = C / H, F = 4 * C;
-    float *keys = cache->keys + l * gpt->config.context * C;
-    float *values = cache->values + l * gpt->config.context * C;
-
-    layernorm_forward(a->norm, y.ln1_mean, y.ln1_rstd, y.x, weight_of(gpt, LN1_W, l),
-                      weight_of(gpt, LN1_B, l), rows, C);
-    matmul_forward(y.qkv, a->norm, weight_of(gpt, QKV_W, l), weight_of(gpt, QKV_B, l), rows, C,
-                   3 * C);
-    for (size_t r = 0; r < rows; r++) {
-        const float *k = y.qkv + r * 3 * C + C, *v = k + C;
-        memcpy(keys + (cache->length + r) * C, k, C * sizeof *keys);
-        memcpy(values + (cache->length + r) * C, v, C * sizeof *values);
-    }
-    #pragma omp parallel for if (rows * C * cache->length > PARALLEL_ELEMENTS)
-    for (size_t rh = 0; rh < rows * H; rh++) {
-        size_t r = rh / H, h = rh % H;
-        attention_queries(y.attention + r * C + h * D, C, y.lse + rh,
-                          y.qkv + r * 3 * C + h * D, 3 * C, keys + h * D, values + h * D, C,
-                          cache->length + r, 1, 0, D, (Dropout){0});
-    }
-    matmul_forward(a->branch, y.attention, weight_of(gpt, PROJ_W, l), weight_of(gpt, PROJ_B, l),
-                   rows, C, C);
-    residual_forward(y.middle, y.x, a->branch, rows * C);
-
-    layernorm_forward(a->norm, y.ln2_mean, y.ln2_rstd, y.middle, weight_of(gpt, LN2_W, l),
-                      weight_of(gpt, LN2_B, l), rows, C);
-    matmul_forward(y.fc, a->norm, weight_of(gpt, FC_W, l), weight_of(gpt, FC_B, l), rows, C, F);
-    gelu_forward(a->gelu, y.fc, rows * F);
-    matmul_forward(a->branch, a->gelu, weight_of(gpt, OUT_W, l), weight_of(gpt, OUT_B, l), rows,
-                   F, C);
-    residual_forward(y.x_next, y.middle, a->branch, rows * C);
-}
-
 /* Takes in `count` (at least 1) tokens behind those that the cache holds; logits (V) are those
  * of the last one.  They are, to the last bit, those of gpt_forward on the whole text (in bf16,
  * which generation does not use, products of few rows differ: section 5). */
 void gpt_decode(const GPT *gpt, Cache *cache, const int32_t *tokens, size_t count,
                 float *logits) {
-    size_t C = gpt->config.channels, rows = 0;
+    size_t rows = 0;
     assert(count && cache->length + count <= gpt->config.context);
     for (size_t start = 0; start < count; start += rows) {
         rows = count - start < DECODE_ROWS ? count - start : DECODE_ROWS;
-        embedding_forward(cache->a->x, tokens + start, weight_of(gpt, WTE, 0),
-                          weight_of(gpt, WPE, 0) + cache->length * C, 1, rows, C);
-        for (size_t l = 0; l < gpt->config.layers; l++) decode_block(gpt, cache, l, rows);
+        gpt_forward(gpt, cache->a, tokens + start, NULL, 1, rows, 0, 0);
         cache->length += rows;
     }
-    gpt_final_norm(gpt, cache->a, 1, rows);
     gpt_logits(gpt, cache->a, logits, rows - 1, 1);
 }
 
@@ -3743,9 +3708,9 @@ static void run_save(Run *run, bool improved) {
         file_drop(text_lend("%s/model.safetensors", o->out));
         file_drop(text_lend("%s/model.safetensors", run->best_folder));
     }
-    model_files(run->gpt, run->saved ? NULL : run->tokenizer, o->out);
+    model_write(run->gpt, run->saved ? NULL : run->tokenizer, o->out);
     if (improved)
-        model_files(run->gpt, run->saved_best ? NULL : run->tokenizer, run->best_folder);
+        model_write(run->gpt, run->saved_best ? NULL : run->tokenizer, run->best_folder);
     files_release();
     run->saved = true;
     run->saved_best = run->saved_best || improved;
@@ -3812,39 +3777,37 @@ void run_train(Run *run) {
 
 /* --- Where the time of a step goes ----------------------------------------------------------
  * Each kernel is run alone, at the sizes of this model and micro-batch, on the numbers that a
- * real step has left; its time counts as often as a micro-batch runs it. */
+ * real step has left; its fastest time counts as often as a micro-batch runs it. */
 typedef struct {
-    const char *name;    /* NULL: there is no such row */
+    const char *name;
     double calls, flops; /* in a micro-batch; FLOPs of one call, 0 where memory decides */
+    double seconds;      /* of the fastest call */
 } ProfileRow;
 
-/* The four matrix products of a block, in one direction. */
-static void profile_products(GPT *gpt, Activations *a, bool backward) {
-    const Layer y = layer_of(a, &gpt->config, 0);
-    size_t N = a->B * a->T, C = gpt->config.channels, F = 4 * C;
-    const struct {
-        int weight, bias;
-        float *y, *x, *dy, *dx;
-        size_t inputs, outputs;
-    } products[] = {{QKV_W, QKV_B, y.qkv, a->norm, a->dwide, a->dnorm, C, 3 * C},
-                    {PROJ_W, PROJ_B, a->branch, y.attention, a->dbranch, a->dnorm, C, C},
-                    {FC_W, FC_B, y.fc, a->norm, a->dwide, a->dnorm, C, F},
-                    {OUT_W, OUT_B, a->branch, a->gelu, a->dbranch, a->dwide, F, C}};
-    for (int i = 0; i < 4; i++) {
-        int weight = products[i].weight, bias = products[i].bias;
-        size_t inputs = products[i].inputs, outputs = products[i].outputs;
-        if (backward)
-            matmul_backward(products[i].dx, gradient_of(gpt, weight, 0),
-                            gradient_of(gpt, bias, 0), products[i].dy, products[i].x,
-                            weight_of(gpt, weight, 0), N, inputs, outputs);
-        else
-            matmul_forward(products[i].y, products[i].x, weight_of(gpt, weight, 0),
-                           weight_of(gpt, bias, 0), N, inputs, outputs);
-    }
+typedef struct {
+    ProfileRow rows[32];
+    int count, runs;     /* rows that are finished; runs so far of the next one */
+    double start, spent; /* clock at the start of its latest run; seconds of all its runs */
+} Profile;
+
+/* Measures what stands behind `while (profile_again(...))`: true as long as that is to run once
+ * more, at least three times and for 0.1 s. */
+static bool profile_again(Profile *p, const char *name, double calls, double flops) {
+    assert(p->count < 32);
+    ProfileRow *row = &p->rows[p->count];
+    double once = clock_seconds() - p->start;
+    if (p->runs == 0) *row = (ProfileRow){name, calls, flops, INFINITY}, p->spent = 0;
+    else row->seconds = fmin(row->seconds, once), p->spent += once;
+    bool again = p->runs < 3 || (p->spent < 0.1 && p->runs < 100);
+    p->runs = again ? p->runs + 1 : 0;
+    p->count += !again;
+    p->start = clock_seconds();
+    return again;
 }
 
-/* Runs what row number `row` of the table stands for, once, and returns that row. */
-static ProfileRow profile_call(Run *run, int row) {
+/* Measures every kernel.  Where the backward pass runs blocks forward again (--recompute),
+ * their kernels are called twice. */
+static void profile_kernels(Run *run, Profile *p) {
     GPT *gpt = run->gpt;
     Activations *a = run->activations;
     const Layer y = layer_of(a, &gpt->config, 0);
@@ -3852,110 +3815,93 @@ static ProfileRow profile_call(Run *run, int row) {
     size_t N = B * T, V = gpt->config.vocab, rows = a->head_rows, P = gpt->parameter_count;
     Dropout inside = dropout_site(gpt, a, 1, H * T * T),
             outside = dropout_site(gpt, a, 2, T * C);
-    const float *wte = weight_of(gpt, WTE, 0), *norm = weight_of(gpt, LN1_W, 0);
-    float *dwte = gradient_of(gpt, WTE, 0);
+    float *w[KINDS], *dw[KINDS];
+    tensors_place(w, gpt, gpt->weights, 0);
+    tensors_place(dw, gpt, gpt->gradients, 0);
     double layers = (double)gpt->config.layers, pieces = (double)N / (double)rows;
     double block = 24.0 * (double)(N * C * C), head = 2.0 * (double)(rows * C * V);
     double attention = 2.0 * (double)(N * T * C); /* keys up to the query only */
     double share = (double)B / (double)run->o->batch; /* of one update */
-    double again = a->keep == KEEP_STREAM ? layers : 0; /* blocks that run forward twice */
-    switch (row) {
-    case 0:
-        embedding_forward(a->x, run->inputs, wte, weight_of(gpt, WPE, 0), B, T, C);
-        embedding_backward(dwte, gradient_of(gpt, WPE, 0), a->dx, run->inputs, B, T, C);
-        return (ProfileRow){"embedding, both ways", 1, 0};
-    case 1:
-        layernorm_forward(a->norm, y.ln1_mean, y.ln1_rstd, y.x, norm, weight_of(gpt, LN1_B, 0),
-                          N, C);
-        return (ProfileRow){"layer norm forward (half of them again)",
-                            4 * layers + 1 + 2 * again, 0};
-    case 2:
-        layernorm_backward(a->dx, gradient_of(gpt, LN1_W, 0), gradient_of(gpt, LN1_B, 0),
-                           a->dnorm, y.ln1_mean, y.ln1_rstd, y.x, norm, N, C);
-        return (ProfileRow){"layer norm backward", 2 * layers + 1, 0};
-    case 3:
-        profile_products(gpt, a, false);
-        return (ProfileRow){"matrix products of a block forward", layers + again, block};
-    case 4:
-        profile_products(gpt, a, true);
-        return (ProfileRow){"matrix products of a block backward", layers, 2 * block};
-    case 5:
+    double again = a->keep == KEEP_STREAM ? layers : 0;
+
+    while (profile_again(p, "embedding, both ways", 1, 0)) {
+        embedding_forward(a->x, run->inputs, w[WTE], w[WPE], B, T, C);
+        embedding_backward(dw[WTE], dw[WPE], a->dx, run->inputs, B, T, C);
+    }
+    while (profile_again(p, "layer norm forward (half of them again)",
+                         4 * layers + 1 + 2 * again, 0))
+        layernorm_forward(a->norm, y.ln1_mean, y.ln1_rstd, y.x, w[LN1_W], w[LN1_B], N, C);
+    while (profile_again(p, "layer norm backward", 2 * layers + 1, 0))
+        layernorm_backward(a->dx, dw[LN1_W], dw[LN1_B], a->dnorm, y.ln1_mean, y.ln1_rstd, y.x,
+                           w[LN1_W], N, C);
+    while (profile_again(p, "matrix products of a block forward", layers + again, block)) {
+        matmul_forward(y.qkv, a->norm, w[QKV_W], w[QKV_B], N, C, 3 * C);
+        matmul_forward(a->branch, y.attention, w[PROJ_W], w[PROJ_B], N, C, C);
+        matmul_forward(y.fc, a->norm, w[FC_W], w[FC_B], N, C, F);
+        matmul_forward(a->branch, a->gelu, w[OUT_W], w[OUT_B], N, F, C);
+    }
+    while (profile_again(p, "matrix products of a block backward", layers, 2 * block)) {
+        matmul_backward(a->dnorm, dw[QKV_W], dw[QKV_B], a->dwide, a->norm, w[QKV_W], N, C,
+                        3 * C);
+        matmul_backward(a->dnorm, dw[PROJ_W], dw[PROJ_B], a->dbranch, y.attention, w[PROJ_W],
+                        N, C, C);
+        matmul_backward(a->dnorm, dw[FC_W], dw[FC_B], a->dwide, a->norm, w[FC_W], N, C, F);
+        matmul_backward(a->dwide, dw[OUT_W], dw[OUT_B], a->dbranch, a->gelu, w[OUT_W], N, F, C);
+    }
+    while (profile_again(p, "attention forward", layers + again, attention))
         attention_forward(y.attention, y.lse, y.qkv, B, T, C, H, inside);
-        return (ProfileRow){"attention forward", layers + again, attention};
-    case 6:
+    while (profile_again(p, "attention backward", layers, 2.5 * attention))
         attention_backward(a->dwide, a->dnorm, y.attention, y.lse, y.qkv, B, T, C, H, inside);
-        return (ProfileRow){"attention backward", layers, 2.5 * attention};
-    case 7:
+    while (profile_again(p, "GELU forward (half of them again)", 2 * layers + again, 0))
         gelu_forward(a->gelu, y.fc, N * F);
-        return (ProfileRow){"GELU forward (half of them again)", 2 * layers + again, 0};
-    case 8:
+    while (profile_again(p, "GELU backward", layers, 0))
         gelu_backward(a->dwide, a->gelu, y.fc, N * F);
-        return (ProfileRow){"GELU backward", layers, 0};
-    case 9:
+    while (profile_again(p, "residual, both ways", 2 * layers + again, 0)) {
         residual_forward(y.middle, y.x, a->branch, N * C);
         residual_backward(a->dx, a->dbranch, a->dx, N * C);
-        return (ProfileRow){"residual, both ways", 2 * layers + again, 0};
-    case 10:
+    }
+    while (outside.rate > 0 &&
+           profile_again(p, "dropout outside attention", 4 * layers + 2 + 2 * again, 0))
         dropout_forward(a->branch, a->branch, N * C, outside);
-        return (ProfileRow){"dropout outside attention",
-                            gpt->config.dropout > 0 ? 4 * layers + 2 + 2 * again : 0, 0};
-    case 11:
-        unembedding_forward(a->logits, a->hidden, wte, rows, C, V);
-        return (ProfileRow){"output head forward", pieces, head};
-    case 12:
-        unembedding_backward(a->dnorm, dwte, a->logits, a->hidden, wte, rows, C, V);
-        return (ProfileRow){"output head backward", pieces, 2 * head};
-    case 13:
+    while (profile_again(p, "output head forward", pieces, head))
+        unembedding_forward(a->logits, a->hidden, w[WTE], rows, C, V);
+    while (profile_again(p, "output head backward", pieces, 2 * head))
+        unembedding_backward(a->dnorm, dw[WTE], a->logits, a->hidden, w[WTE], rows, C, V);
+    while (profile_again(p, "cross-entropy forward", pieces, 0))
         cross_entropy_forward(a->losses, a->head_lse, a->logits, run->targets, rows, V);
-        return (ProfileRow){"cross-entropy forward", pieces, 0};
-    case 14:
+    while (profile_again(p, "cross-entropy backward", pieces, 0))
         cross_entropy_backward(a->logits, run->dlosses, a->head_lse, a->logits, run->targets,
                                rows, V);
-        return (ProfileRow){"cross-entropy backward", pieces, 0};
-    case 15:
+    while (profile_again(p, "gradient norm, a micro-batch's share", share, 0))
         gradient_norm(gpt->gradients, P);
-        return (ProfileRow){"gradient norm, a micro-batch's share", share, 0};
-    case 16:
+    while (profile_again(p, "AdamW, a micro-batch's share", share, 0))
         adamw_update(gpt->weights, run->optimizer->m, run->optimizer->v, gpt->gradients, P, 0,
                      0.9f, 0.99f, 1e-8f, 0, 1, 1);
-        return (ProfileRow){"AdamW, a micro-batch's share", share, 0};
-    }
-    return (ProfileRow){NULL, 0, 0};
 }
 
 /* Prints the table.  The model is not fit for use afterwards. */
 void run_profile(Run *run) {
-    enum { MOST_ROWS = 32 };
-    ProfileRow rows[MOST_ROWS];
-    double seconds[MOST_ROWS], sum = 0, whole = INFINITY;
+    Profile p = {.count = 0};
+    double sum = 0, whole = INFINITY;
     double share = (double)run->o->micro_batch / (double)run->o->batch;
     OptimizerOptions update = {0.9f, 0.99f, 1e-8f, 0, 1};
-    int count = 0;
     for (int i = 0; i < 4; i++) {
         double start = clock_seconds();
         batch_gradient(run, (uint64_t)i);
         optimizer_step(run->gpt, run->optimizer, &update, 0);
         whole = fmin(whole, (clock_seconds() - start) * share);
     }
-    for (; (rows[count] = profile_call(run, count)).name; count++) {
-        double best = INFINITY, spent = 0;
-        for (int i = 0; i < 3 || (spent < 0.1 && i < 100); i++) {
-            double start = clock_seconds();
-            profile_call(run, count);
-            double once = clock_seconds() - start;
-            best = fmin(best, once);
-            spent += once;
-        }
-        seconds[count] = best * rows[count].calls;
-        sum += seconds[count];
-    }
+    profile_kernels(run, &p);
+    for (int i = 0; i < p.count; i++) sum += p.rows[i].seconds * p.rows[i].calls;
     printf("%-42s %8s %7s %7s %10s\n", "kernel", "ms", "share", "calls",
            product_precision == BF16 ? "of float32 peak" : "of peak");
-    for (int row = 0; row < count; row++) {
-        double flops = rows[row].flops * rows[row].calls / seconds[row];
-        printf("%-42s %8.2f %6.1f%% %7.4g", rows[row].name, 1e3 * seconds[row],
-               100 * seconds[row] / sum, rows[row].calls);
-        if (rows[row].flops > 0) printf(" %9.0f%%", 100 * flops / run->peak);
+    for (int i = 0; i < p.count; i++) {
+        const ProfileRow *row = &p.rows[i];
+        double seconds = row->seconds * row->calls;
+        printf("%-42s %8.2f %6.1f%% %7.4g", row->name, 1e3 * seconds, 100 * seconds / sum,
+               row->calls);
+        if (row->flops > 0)
+            printf(" %9.0f%%", 100 * row->flops / row->seconds / run->peak);
         putchar('\n');
     }
     printf("%-42s %8.2f\n%-42s %8.2f\n", "all of them", 1e3 * sum,
@@ -4199,12 +4145,8 @@ static void option_set(Options *o, const struct OptionRow *row, const char *text
  * Every option of `train` is saved as the text that would set it, but for those that say what
  * to do and not how to train. */
 static bool option_saved(const struct OptionRow *row) {
-    static const char *const others[] = {"out",    "overwrite", "init",
-                                         "resume", "profile",   "threads"};
-    bool saved = strchr(row->commands, 't') != NULL;
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
-        saved = saved && strcmp(row->name, others[i]);
-    return saved;
+    static const char others[] = " out overwrite init resume profile threads ";
+    return strchr(row->commands, 't') && !strstr(others, text_lend(" %s ", row->name));
 }
 
 /* The key of an option in the state's metadata. */

@@ -170,7 +170,7 @@ FAULTS = [
     ("attention_queries", "y[t * y_pitch + d] *= shrink[t]", "y[t * y_pitch + d] *= 1.0f", "the result does not shrink", [K]),
     ("attention_queries", "score > maximum[t] ? score : maximum[t]", "0.0f", "no maximum", [K]),
     ("attention_queries", "maximum[t] + logf(sum[t])", "logf(sum[t])", "lse without the maximum", [K]),
-    ("attention_queries", "t0 + t, s0 + s)", "t, s0 + s)", "dropout's element", [K]),
+    ("attention_queries", "(t0 + t) * T + s0 + s", "t * T + s0 + s", "dropout's element", [K]),
     ("attention_queries", "*= 1.0f / sum[t]", "*= 1.0f", "no division by the sum", [K]),
     ("attention_queries", "v + s0 * kv_pitch", "v", "all strips have the first values", [K]),
     ("attention_queries", "rows = t0 + count - s0 < STRIP ? t0 + count - s0 : STRIP",
@@ -213,9 +213,9 @@ FAULTS = [
     ("cross_entropy_forward", "lse[n] = maximum + log_sum", "lse[n] = log_sum", "lse without the maximum", [K]),
     ("cross_entropy_forward", "targets[n] < 0 ? 0.0f : log_sum", "targets[n] < 0 ? log_sum : log_sum",
      "a loss where none is asked for", [K]),
-    ("cross_entropy_backward", "-= weight", "-= 1.0f", "the target's weight", [K]),
-    ("cross_entropy_backward", "-= weight", "+= weight", "a sign", [K]),
-    ("cross_entropy_backward", "weight / lanes_total(lane)", "1.0f / lanes_total(lane)", "every token weighs 1", [K]),
+    ("cross_entropy_backward", "-= dloss", "-= 1.0f", "the target's weight", [K]),
+    ("cross_entropy_backward", "-= dloss", "+= dloss", "a sign", [K]),
+    ("cross_entropy_backward", "dloss / lanes_total(lane)", "1.0f / lanes_total(lane)", "every token weighs 1", [K]),
     ("cross_entropy_backward", "targets[n] < 0 ? 0.0f : dlosses[n]", "dlosses[n]", "a gradient where none is asked for", [K]),
 
     # The matrix product
@@ -265,7 +265,7 @@ FAULTS = [
     ("dropout_site", "a->dropout_key ? gpt->config.dropout : 0", "gpt->config.dropout", "dropout in evaluation", [M, R]),
     ("gpt_embed", "if (dropout.rate > 0) dropout_forward(a->x, a->x, B * T * C, dropout);", "",
      "no dropout of the embedding", [M]),
-    ("gpt_block_forward", "weight_of(gpt, QKV_B, l)", "weight_of(gpt, QKV_B, 0)", "another layer's bias", [M]),
+    ("gpt_block_forward", "tensors_place(w, gpt, gpt->weights, l);", "tensors_place(w, gpt, gpt->weights, 0);", "another layer's weights", [M]),
     ("gpt_block_forward", "residual_forward(y.x_next, y.middle, a->branch, N * C)",
      "residual_forward(y.x_next, y.x, a->branch, N * C)", "the stream leaves attention out", [M]),
     ("gpt_block_forward", "2 + 3 * l", "3 + 3 * l", "two places share a mask", [M]),
@@ -273,20 +273,21 @@ FAULTS = [
      "no dropout of the MLP", [M]),
     ("gpt_block_backward", "if (after1.rate > 0) dropout_backward(a->dbranch, a->dbranch, N * C, after1);", "",
      "backward without dropout", [M]),
-    ("gpt_block_backward", "y.ln2_mean, y.ln2_rstd, y.middle, weight_of(gpt, LN2_W, l), N, C)",
+    ("gpt_block_backward", "y.ln2_mean, y.ln2_rstd, y.middle,\n                       w[LN2_W], N, C)",
      "y.ln2_mean, y.ln2_rstd, y.x, weight_of(gpt, LN2_W, l), N, C)", "the second norm's input", [M]),
-    ("gpt_block_backward", "gradient_of(gpt, PROJ_B, l)", "gradient_of(gpt, PROJ_B, 0)", "another layer's bias", [M]),
+    ("gpt_block_backward", "tensors_place(dw, gpt, gpt->gradients, l);", "tensors_place(dw, gpt, gpt->gradients, 0);", "another layer's gradients", [M]),
     ("gpt_block_backward", "gelu_backward(a->dwide, a->dwide, y.fc, N * F)",
      "gelu_backward(a->dwide, a->dwide, a->gelu, N * F)", "GELU's output for its input", [M]),
     ("gpt_embed_backward", "if (dropout.rate > 0) dropout_backward(a->dx, a->dx, B * T * C, dropout);", "",
      "backward without the embedding's dropout", [M]),
     ("gpt_backward_hidden", "memset(a->dx, 0, N * C * sizeof *a->dx);", "", "the last step's gradient is added", [M]),
     ("gpt_backward_hidden", "layer_of(a, &gpt->config, L).x", "layer_of(a, &gpt->config, 0).x", "the wrong stream", [M]),
-    ("gpt_backward", "head_backward(gpt, a, targets, dlosses, n, rows)", "head_backward(gpt, a, targets, dlosses, 0, rows)",
-     "all pieces of logits are the first", [M]),
-    ("head_backward", "a->dnorm + n * C", "a->dnorm", "pieces overwrite each other", [M]),
-    ("gpt_head_forward", "targets + n, rows", "targets, rows", "all pieces have the first targets", [M]),
-    ("gpt_forward_backward", "head_backward(gpt, a, targets, dlosses, n, rows);", "", "the head does not learn", [M, R]),
+    ("head_run", "cross_entropy_backward(a->logits, dlosses + n", "cross_entropy_backward(a->logits, dlosses",
+     "all pieces have the first weights", [M]),
+    ("head_run", "if (losses || a->head_rows < N) gpt_logits", "if (losses) gpt_logits", "all pieces of logits are the last", [M]),
+    ("head_run", "unembedding_backward(a->dnorm + n * C", "unembedding_backward(a->dnorm", "pieces overwrite each other", [M]),
+    ("head_run", "cross_entropy_forward(a->losses + n, lse, a->logits, targets + n", "cross_entropy_forward(a->losses + n, lse, a->logits, targets", "all pieces have the first targets", [M]),
+    ("gpt_forward_backward", "head_run(gpt, a, targets, true, dlosses,", "head_run(gpt, a, targets, true, NULL,", "the head does not learn", [M, R]),
 
     # The optimizer
     ("learning_rate", "(float)(step + 1)", "(float)step", "the first step has the rate 0", [M]),
@@ -342,10 +343,12 @@ FAULTS = [
     ("config_write", "config->bias ? \"true\" : \"false\"", "\"true\"", "a model without biases comes back with them", [F]),
 
     # Inference
-    ("decode_block", "keys + (cache->length + r) * C", "keys + r * C", "the cache overwrites its first keys", [M]),
-    ("decode_block", "*v = k + C;", "*v = k;", "keys for values", [M]),
-    ("decode_block", "cache->length + r, 1,", "r, 1,", "a query sees the last tokens only", [M]),
-    ("gpt_decode", "weight_of(gpt, WPE, 0) + cache->length * C", "weight_of(gpt, WPE, 0)", "every token stands first", [M]),
+    ("attention_cached", "keys + (length + r) * C", "keys + r * C", "the cache overwrites its first keys", [M]),
+    ("attention_cached", "*v = k + C;", "*v = k;", "keys for values", [M]),
+    ("attention_cached", "C, length + r, count,", "C, r, count,", "a query sees the last tokens only", [M]),
+    ("attention_cached", "lse + h * rows + r", "lse + r", "heads share their room", [M]),
+    ("attention_cached", "size_t count = rows - r < TILE_COLUMNS ? rows - r : TILE_COLUMNS;", "size_t count = rows < TILE_COLUMNS ? rows : TILE_COLUMNS;", "the last group reads on", [M]),
+    ("gpt_embed", "weight_of(gpt, WPE, 0) + past * C", "weight_of(gpt, WPE, 0)", "every token stands first", [M]),
     ("gpt_decode", "logits, rows - 1, 1);", "logits, 0, 1);", "logits of the first token", [M]),
     ("logits_likeliest", "logits[v] > logits[best]", "logits[v] >= logits[best]", "of equals the last one", [S]),
     ("token_sample", "/ s->temperature)", "* s->temperature)", "the temperature turned around", [S]),
@@ -378,7 +381,7 @@ FAULTS = [
     ("split_evaluate", "sum / log(2.0)", "sum", "nats for bits", [R]),
     ("validation_run", "e.loss < p->best_loss", "e.loss > p->best_loss", "the worst model is the best", [R]),
     ("run_train", "run->progress.bad_evaluations >= o->patience", "run->progress.bad_evaluations > o->patience", "one evaluation too patient", [R]),
-    ("run_save", "if (improved) model_files", "if (0) model_files", "the best model is not kept", [R]),
+    ("run_save", "if (improved)\n        model_write", "if (0)\n        model_write", "the best model is not kept", [R]),
     ("run_train", "if (!isfinite(loss) || !isfinite(norm))", "if (0)", "training goes on with NaN", [R]),
     ("fingerprint", "start ^ word", "start", "all weights have the same fingerprint", [Z]),
     ("state_write", "{\"m.\", optimizer->m}, {\"v.\", optimizer->v}", "{\"m.\", optimizer->v}, {\"v.\", optimizer->m}",
@@ -406,7 +409,7 @@ FAULTS = [
     ("run_train", "learning_rate(&run->schedule, step)", "learning_rate(&run->schedule, 0)", "the schedule stands still", [R]),
 ]
 
-# The same for tokenizer.c, with the one program that tests it alone.
+# The same for tokenizer.c, nearly all with the one program that tests it alone.
 B = "tokenizer"
 TOKENIZER_FAULTS = [
     ("heap_push_pair", "(uint64_t)pair.left << 32 | pair.right}", "~((uint64_t)pair.left << 32 | pair.right)}",
@@ -456,8 +459,13 @@ TOKENIZER_FAULTS = [
     ("text_encode", "if (count > CACHE_IDS) continue;", "if (count > CACHE_IDS + 2) continue;",
      "more ids are kept than there is room for", [B]),
     ("text_encode_special", "size > longest &&", "(!longest || size < longest) &&", "the shortest special token", [B]),
-    ("tokenizer_save", "if (*c == '\"' || *c == '\\\\')", "if (*c == '\"')", "a backslash that is not escaped", [B]),
-    ("tokenizer_save", "if (access(path, F_OK) == 0) file_drop(path);", "", "another tokenizer stays in the folder", [B]),
+    ("json_quote", "if (*text == '\"' || *text == '\\\\')", "if (*text == '\"')", "a backslash that is not escaped", [B]),
+    ("json_fail", "j->name, j->at, expected", "j->name, (size_t)0, expected", "no place in a message", [B]),
+    ("json_string", "if (c < 0x20) json_fail", "if (0) json_fail", "a line feed in a string", [B]),
+    ("json_skip_at", "json_string(j, NULL, 0);", "for (j->at += 2; json_byte(j) != '\"'; j->at++);", "what is skipped may be anything", [B]),
+    ("message_end", "c[1] = '?';", ";", "a control character reaches the terminal", [F]),
+    ("files_release", "if (files_held && --files_held) return;", "files_held = 0;", "files are renamed one by one", [F, Z]),
+    ("tokenizer_save", "if (access(other, F_OK) == 0) file_drop(other);", "", "another tokenizer stays in the folder", [B]),
     ("vocabulary_add", "!(again && v->ids[number] == id)", "!again", "an added token with two ids", [B]),
     ("vocabulary_add", "!(again && v->ids[number] == id)", "true", "an added token that the vocabulary has", [B]),
     ("vocabulary_parse", "raw != NONE && added->ids[raw] == id", "false", "added tokens in letters", [B]),
@@ -470,6 +478,9 @@ TOKENIZER_FAULTS = [
     ("settings_read", "&& !json_word(&values[i], \"null\")", "", "settings that are null", [B]),
     ("tokenizer_json_parse", "if (!b || json_more(m, ']')) json_fail", "if (!b) json_fail", "a merge of three", [B]),
     ("tokenizer_json_parse", "if (part[2].text) added_parse(&added, &part[2]);", "", "added tokens are left out", [B]),
+    ("letters_read", "code >= 0xC2", "code >= 0xC0", "letters longer than they need be", [B]),
+    ("info_row", "singles + i < vocab", "256 + i < vocab", "a vocabulary of few bytes has too few merges", [B]),
+    ("run_decode", "if (id < UINT64_MAX / 10 - 1) id", "id", "2^64 + 5 is 5", [B]),
     ("raw_bytes", "t->vocab <= 65536 ? 2 : 4", "2", "ids that do not fit", [B]),
     ("run_encode", "(unsigned char)(id >> 8 * k)", "(unsigned char)(id >> 8 * (width - 1 - k))", "big-endian ids", [B]),
     ("reader_next", "memmove(r->text, r->text + r->bytes, r->filled);", "", "the text between two parts", [B]),
@@ -502,7 +513,7 @@ def code_of(text, name):
 
 
 def fault_source(fault):
-    return SOURCES[fault[4] == [B]]
+    return SOURCES[fault in TOKENIZER_FAULTS]
 
 
 def fault_plant(text, fault):

@@ -1,8 +1,8 @@
 /* attack.c - a run is killed and its disk fails, hundreds of times: nothing saved is lost, and
  * the run that is resumed ends as the one that was left alone, to the last bit.
  *
- *     make attack              all of it, some ten minutes
- *     build/attack KILLS STEP  so many random kills; every STEP-th write that can fail
+ *     make attack                all of it, some ten minutes
+ *     build/attack KILLS STRIDE  so many random kills; every STRIDE-th write that can fail
  *
  * It runs the program $TRAIN (build/train unless told otherwise), with build/fault_shim.so for
  * the faults.  Three parts: kill -9 at random instants; an error or a kill at each call that

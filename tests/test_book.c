@@ -12,9 +12,8 @@
  *   6. What can be seen        rows that the glossary shows
  *
  * The text must keep to a few forms, which README-like prose does anyway: `name()` is a
- * function,
- * `--name` an option, `dir/file.ext` a file, "section N" a section of train.c or, after the
- * name of the file, of tokenizer.c.
+ * function, `--name` an option, `dir/file.ext` a file, "section N" a section of train.c or,
+ * after the name of the file, of tokenizer.c.
  */
 #define TRAIN_NO_MAIN
 #include "../train.c"
@@ -67,7 +66,7 @@ static char *slug_of(const char *heading, size_t length) {
     return slug;
 }
 
-/* Blanks out fenced blocks, so that a line of a program is not taken for a heading. */
+/* Collects the headings; a line in a fenced block is none. */
 static void doc_headings(Doc *doc) {
     bool fenced = false;
     for (const char *at = (char *)doc->text.data; *at;
@@ -1564,7 +1563,7 @@ static void see_machines(void) {
     size_t differ = 0;
     for (size_t i = 0; i < N; i++) differ += memcmp(&w[0][i], &w[1][i], sizeof w[0][i]) != 0;
     check(!differ && w[0][0] != random_normal(1, 0),
-          "AdamW sliced in 3: %d weights after %d steps, %zu bits differ", N, STEPS, differ);
+          "AdamW sliced in 3: %d weights after %d steps, %zu weights differ", N, STEPS, differ);
 }
 
 int main(void) {

@@ -284,7 +284,7 @@ run $data $small --steps 6 --eval-every 2 --channels 16 --out "$W/again" --overw
 row $? "--overwrite replaces a model: exit $status"
 
 # --- A disk that is full -----------------------------------------------------------------------------------
-# full NAME COMMAND...: a larger model does not fit beside or over a smaller one; the smaller one must stay whole.
+# A larger model does not fit beside or over a smaller one; the smaller one must stay whole.
 full_check() { # NAME FOLDER
     last=$(tail -n 1 "$W/err")
     [ "$status" -eq 1 ] && [ "$(grep -c '^train: ' "$W/err")" -eq 1 ] && case $last in "train: "*) true ;; *) false ;; esac
@@ -325,8 +325,20 @@ if [ -w /dev/full ]; then
 else skip "there is no /dev/full here"
 fi
 
+# --- --profile ---------------------------------------------------------------------------------------------
+# Each row names the calls of its kernel in a micro-batch: two blocks, and with --recompute their forward twice.
+calls() { sed -n "s/^$1[^%]*% *\([0-9.]*\).*/\1/p" "$W/out"; }
+run $data $small --layers 2 --profile --out "$W/profile"
+[ "$status" -eq 0 ] && [ "$(calls 'attention forward')" = 2 ] && [ "$(calls 'layer norm forward')" = 9 ] &&
+    grep -q '^all of them ' "$W/out" && [ ! -e "$W/profile" ]
+row $? "--profile: a table, and no run: exit $status"
+run $data $small --layers 2 --profile --recompute --dropout 0.1 --out "$W/profile"
+[ "$status" -eq 0 ] && [ "$(calls 'attention forward')" = 4 ] && [ "$(calls 'layer norm forward')" = 13 ] &&
+    [ "$(calls 'attention backward')" = 2 ] && [ "$(calls 'dropout outside')" = 14 ]
+row $? "--profile --recompute counts what runs twice: exit $status"
+
 # --- Ctrl-C ------------------------------------------------------------------------------------------------
-# interrupt SIGNAL FOLDER: starts a long run, waits until its log has some steps, and sends the signal.
+# A long run is started, and gets a signal once its log has some steps.
 for signal in INT TERM; do
     out=$W/stopped-$signal
     "$TRAIN" $data $small --schedule constant --warmup 0 --steps 100000000 --eval-every 100000000 --eval-batches 0 --out "$out" > "$W/out" 2> "$W/err" < /dev/null &

@@ -33,8 +33,7 @@ static Tokenizer *tokenizer_of(const char *text) {
     return tokenizer_create((const unsigned char *)text, strlen(text));
 }
 
-/* --- Round trips ----------------------------------------------------------------------------
- */
+/* --- Round trips -------------------------------------------------------------------------- */
 
 static void test_round_trip(const char *name, size_t layers, size_t heads, size_t channels,
                             bool bias) {
@@ -167,8 +166,7 @@ static void model_open(void *argument) {
     free(path);
 }
 
-/* --- What Hugging Face may write ------------------------------------------------------------
- */
+/* --- What Hugging Face may write ---------------------------------------------------------- */
 
 /* A tensor for a file that a test writes; the offsets follow from the order. */
 typedef struct {
@@ -412,8 +410,7 @@ static void test_large(void) {
     free(path);
 }
 
-/* --- Hostile model files --------------------------------------------------------------------
- */
+/* --- Hostile model files ------------------------------------------------------------------ */
 
 typedef struct { Bytes config, weights, vocab, merges; } ModelFiles;
 
@@ -790,8 +787,7 @@ static void test_random_flips(const ModelFiles *good) {
     }
 }
 
-/* --- JSON ------------------------------------------------------------------------------------
- */
+/* --- JSON --------------------------------------------------------------------------------- */
 
 typedef struct {
     const char *text;
@@ -978,8 +974,7 @@ static void test_json(void) {
     }
 }
 
-/* --- Through the program ---------------------------------------------------------------------
- */
+/* --- Through the program ------------------------------------------------------------------ */
 
 /* A model with more tokens than its tokenizer has words for writes only what has words. */
 static void test_vocabularies(void) {

@@ -451,7 +451,7 @@ static void micro_batches_check(void) {
     }
 }
 
-/* A few steps of training on 1 and on 2 threads: the same weights, to the last bit. */
+/* A few steps of training on 1, 2 and 3 threads: the same weights, to the last bit. */
 static void threads_check(void) {
 #ifdef _OPENMP
     float *weights[3] = {NULL};

@@ -275,7 +275,7 @@ static void test_states(void) {
         {"another corpus", "\"corpus\": \"", "\"corbus\": \"", 1, "corpus"},
         {"no fingerprint of the weights", "\"weights\": \"", "\"wights \": \"", 1, "weights"},
         {"an option that is none of its values", "\"cosine\"", "\"kosine\"", 2, "kosine"},
-        {"an option out of range", "\"--seed\": \"1\"", "\"--seed\": \"x\"", 2, "--seed"},
+        {"an option that is no number", "\"--seed\": \"1\"", "\"--seed\": \"x\"", 2, "--seed"},
         {"a tensor of another name", "\"m.transformer.ln_f.bias\"",
          "\"m.transformer.ln_f.bass\"", 1, "ln_f.bias"},
         {"a tensor of another type", "\"F32\", \"shape\": [8, 16]",
@@ -339,7 +339,7 @@ static void test_refused(void) {
          *text = text_format("%s/text.txt", folder);
     Bytes bytes = file_read(text);
     unsigned char a = bytes.data[100];
-    bytes.data[100] = bytes.data[101],
+    bytes.data[100] = bytes.data[101];
     bytes.data[101] = a == bytes.data[101] ? 'a' + (a == 'a') : a;
     bytes_save(other, bytes.data, bytes.size);
     ending = train_run("--resume %s/refuse --data %s --threads 1", folder, other);
@@ -390,6 +390,11 @@ static void test_changes(void) {
     ending = train_run("--resume %s/whole-plain/step-10 --threads 1 --out %s/branch", folder,
                        folder);
     check_error("--resume into a folder that holds a run", &ending, 1, "already holds");
+    ending_free(&ending);
+    run_copy("whole-plain/step-10", "at-once");
+    ending = train_run("--resume %s/at-once --micro-batch 0 --steps 12 --threads 1", folder);
+    check(ending.status == 0 && strstr((char *)ending.out.data, "12 steps"),
+          "--resume --micro-batch 0, the batch at once: %.40s", (char *)ending.out.data);
     ending_free(&ending);
 }
 

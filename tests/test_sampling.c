@@ -14,7 +14,6 @@
 
 enum { V = 8, DRAWS = 100000 };
 
-/* Their probabilities are 0.02, 0.30, 0.05, 0.05, 0.25, 0.03, 0.20, 0.10, in this order. */
 static const double PROBABILITIES[V] = {0.02, 0.30, 0.05, 0.05, 0.25, 0.03, 0.20, 0.10};
 
 static void logits_of(float logits[V], double shift) {

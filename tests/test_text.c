@@ -12,8 +12,7 @@
 #include "check.c"
 #include "child.c"
 
-/* --- Random numbers ------------------------------------------------------------------------
- */
+/* --- Random numbers ----------------------------------------------------------------------- */
 
 /* How far a sum of `n` draws is from what was expected, in standard deviations. */
 static double sigmas(double sum, double expected, double variance) {
@@ -447,8 +446,7 @@ static void test_ranks(int order) {
     free(corpus.tokens);
 }
 
-/* --- Rows: every line a sequence of its own -------------------------------------------------
- */
+/* --- Rows: every line a sequence of its own ----------------------------------------------- */
 
 enum { ROW_T = 8 };
 
@@ -650,8 +648,7 @@ static void test_rows_refused(void) {
     }
 }
 
-/* --- Text from files and folders -----------------------------------------------------------
- */
+/* --- Text from files and folders ---------------------------------------------------------- */
 
 static void collect(const char *path, bool named, const char *expected, const char *name) {
     Bytes text = {NULL, 0};
@@ -763,8 +760,7 @@ static void test_collect(const char *folder) {
     free(target);
 }
 
-/* --- Files of tokens ------------------------------------------------------------------------
- */
+/* --- Files of tokens ---------------------------------------------------------------------- */
 
 /* A file of `count` ids, first, first + 1, ..., each of `width` bytes; with a magic number, the
  * header of llm.c before them, which says that there are `said` tokens. */

@@ -13,8 +13,7 @@
 
 static const char *folder; /* of this program's files */
 
-/* --- log.csv
- * ---------------------------------------------------------------------------------- */
+/* --- log.csv --- */
 
 enum { STEP, EPOCH, TOKENS, LOSS, VAL_LOSS, VAL_BITS, LR, NORM, SPEED, SECONDS, VAL_ACCURACY,
        TRAIN_ACCURACY, COLUMNS };
@@ -83,8 +82,7 @@ static bool logs_equal(const Log *a, const Log *b) {
     return equal;
 }
 
-/* --- Texts and runs
- * --------------------------------------------------------------------------- */
+/* --- Texts and runs --- */
 
 static char *path_of(const char *name) { return text_format("%s/%s", folder, name); }
 
@@ -153,8 +151,7 @@ static double eval_loss(const char *model, const char *data, const char *shares)
     return loss;
 }
 
-/* --- Learning
- * ---------------------------------------------------------------------------------- */
+/* --- Learning --- */
 
 static void test_learning(void) {
     alphabet_text("alphabet.txt", 150);
@@ -213,8 +210,7 @@ static void test_untrained(size_t channels, size_t heads, const char *data, size
     free(run);
 }
 
-/* --- The same run, divided otherwise
- * ------------------------------------------------------------ */
+/* --- The same run, divided otherwise --- */
 
 #define REPEAT                                                                                 \
     "--data tests/check.c --layers 2 --heads 2 --channels 32 --context 24 --batch 12 "         \
@@ -594,8 +590,7 @@ static void test_clipping(void) {
     inside_destroy(in);
 }
 
-/* --- How runs end
- * -------------------------------------------------------------------------------- */
+/* --- How runs end --- */
 
 static void test_early_stopping(void) {
     half_random_text("random.txt", 600);
@@ -862,8 +857,7 @@ static void test_interrupted(void) {
     free(out);
 }
 
-/* --- The log
- * ------------------------------------------------------------------------------------- */
+/* --- The log --- */
 
 static void test_log(const char *name, const char *options, int kind, float lr, float min_lr,
                      uint64_t warmup, uint64_t cooldown, bool validation) {
