@@ -60,7 +60,7 @@ check-static: # analysers of the source, valgrind and the thread sanitizer on a 
 check-reference: # PyTorch makes the reference tensors again
 	$(PYTHON) dev/reference/generate.py --check
 
-check-tokenizer: build/tokenizer data/gpt2/merges.txt # against tiktoken, tokenizers and transformers
+check-tokenizer: build/tokenizer data/gpt2/vocab.json # against tiktoken, tokenizers and transformers
 	$(PYTHON) dev/unicode/make_classes.py --check
 	$(PYTHON) dev/reference/check_tokenizer.py --gpt2 data/gpt2
 
@@ -74,7 +74,7 @@ check-faults: # one line broken at a time: the tests must notice
 	$(PYTHON) dev/planted_faults.py $(if $(PART),--part $(PART))
 
 # GPT-2's tokenizer, from the network or, with MIRROR=FOLDER, from a folder that has it.
-data/gpt2/merges.txt:
+data/gpt2/vocab.json: # fetched after merges.txt
 	sh dev/data/fetch.sh gpt2 $(if $(MIRROR),--mirror '$(MIRROR)')
 
 attack: build/train build/attack build/fault_shim.so # kills and full disks, minutes

@@ -16,7 +16,7 @@ import sys
 try:
     import matplotlib
 except ImportError:
-    sys.exit("%s: matplotlib is not there: pip install matplotlib"
+    sys.exit("%s: matplotlib is not there: see Building in README.md"
              % os.path.basename(sys.argv[0]))
 
 matplotlib.use("Agg")
@@ -97,7 +97,7 @@ def smoothed(values, width):
 def draw_loss(axis, run, x, color, shown, thin):
     steps, losses = run.points(x, "loss")
     means = smoothed(losses, max(10, len(losses) // 100)) if len(losses) > 40 else losses
-    keep = max(1, len(steps) // thin) if thin else 1  # only now: the mean is over all steps
+    keep = max(1, -(-len(steps) // thin)) if thin else 1  # only now: the mean is over all steps
     steps, losses, means = steps[::keep], losses[::keep], means[::keep]
     if means != losses:
         axis.plot(steps, losses, color=color, alpha=0.15, linewidth=0.6)
@@ -127,7 +127,7 @@ def draw_panel(axis, panel, runs, x, log_x, thin):
         else:
             column = {"bits": "val_bits_per_byte"}.get(panel, panel)
             places, values = run.points(x, column)
-            keep = max(1, len(places) // thin) if thin else 1
+            keep = max(1, -(-len(places) // thin)) if thin else 1
             axis.plot(places[::keep], values[::keep], color=color, linewidth=1, label=shown.rstrip(", "))
     axis.set_ylabel(PANELS[panel] + (" (%)" if panel == "accuracy" else ""))
     axis.set_xlabel({"step": "steps", "seconds": "seconds"}.get(x, x))
@@ -148,11 +148,11 @@ def has(run, panel, x):
 
 
 def figure(runs, x="step", panels=None, log_x=False, thin=0):
-    """A figure with the panels that the runs have anything for; `thin` draws some so many points of
-    what every step has, 0 all of them."""
+    """A figure with the panels that the runs have anything for; `thin` is the most points that are drawn
+    of what every step has, 0 draws all."""
     for run in runs:
         if not run.points(x, "step")[0]:
-            fail("%s: log.csv has no column %s" % (run.folder, x))
+            fail("%s: log.csv has no values of %s" % (run.folder, x))
     panels = [panel for panel in panels or ("loss", "accuracy", "lr", "norm")
               if any(has(run, panel, x) for run in runs)]
     if not panels:
@@ -181,7 +181,7 @@ def main():
     p.add_argument("--x", default="step", choices=["step", "tokens", "epoch", "seconds"])
     p.add_argument("--panels", nargs="+", choices=sorted(PANELS))
     p.add_argument("--log-x", action="store_true")
-    p.add_argument("--thin", type=int, default=0, metavar="N", help="draw at most about N points")
+    p.add_argument("--thin", type=int, default=0, metavar="N", help="draw at most N points of what every step has")
     o = p.parse_args()
     if o.thin < 0:
         p.error("--thin must be at least 0, not %d" % o.thin)

@@ -377,7 +377,7 @@ def check_plot(scratch, program):
     heads = re.findall(r"^--- (step \d+)", samples, re.M)
     row(heads and [head for head in re.findall(r"<h3>(.*?)</h3>", text)] == heads, "a sample of each evaluation, in order", len(heads))
     for tool in (plot, report):
-        refused("%s without matplotlib" % os.path.basename(tool), 1, "pip install", sys.executable, "-S", tool, a)
+        refused("%s without matplotlib" % os.path.basename(tool), 1, "Building in README.md", sys.executable, "-S", tool, a)
     refused("report.py without a folder", 2, "usage", *report_here)
     refused("report.py with an option that it does not know", 2, "usage", *report_here, "--nonsense", a)
 
@@ -410,7 +410,7 @@ def check_plot(scratch, program):
         file.write("step,loss\n1,2\n2,1\n")
     ended = called(*report_here, short)
     row(ended.returncode == 0 and os.path.exists(short + "/report.html"), "a log without validation has a page too", ended.stderr.strip()[-100:])
-    refused("plot.py --x tokens of a log without them", 1, "no column tokens", *plot_here, short, "--x", "tokens")
+    refused("plot.py --x tokens of a log without them", 1, "no values of tokens", *plot_here, short, "--x", "tokens")
 
 
 # --- fetch.sh and a server -----------------------------------------------------------------------------------

@@ -108,9 +108,13 @@ fetch() { # set, file, sha256, address
         [ -s "$part" ] || rm -f "$part"
         fail "$2: $4 could not be fetched; the same command goes on where this one stopped"
     fi
-    if [ "$1" = books ] && grep -q '^\*\*\* *START OF' "$part"; then book_cut "$part"; fi
+    book=false
+    if [ "$1" = books ] && grep -q '^\*\*\* *START OF' "$part"; then
+        book_cut "$part"
+        book=true
+    fi
     if ! sum_is "$part" "$3"; then
-        if [ "$1" = books ] && $any && [ -s "$part" ]; then
+        if $book && $any && [ -s "$part" ]; then
             echo "$target: another edition than the one that was measured"
         else
             rm -f "$part"

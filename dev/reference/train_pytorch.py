@@ -128,7 +128,7 @@ class Rows:
         for i, line in enumerate(lines):
             tokens = torch.tensor([ids[byte] for byte in line] + [end])
             if mark and mark not in line:
-                sys.exit(f"train_pytorch.py: a line has no {mark.decode()}: {line.decode()}")
+                sys.exit(f"train_pytorch.py: --answer-after {mark!r}: not in the line {line!r}")
             prompt = line.index(mark) + 1 if mark else 0
             self.inputs[i, 1 : len(tokens)] = tokens[:-1]
             self.targets[i, prompt : len(tokens)] = tokens[prompt:]

@@ -1,5 +1,5 @@
 # The "baby GPT": as shakespeare.sh, but larger: hours on a small machine.  The source multiplies in bfloat16 too.
-# On a processor without instructions for it, it is imitated and slow: take out --precision bf16 there.
+# On a processor without instructions for it, it is imitated and slower than float: take out --precision bf16 there.
 source='nanoGPT, README: the run for one GPU'
 published='best validation loss 1.4697'
 figures='val_loss:lowest'

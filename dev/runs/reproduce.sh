@@ -3,17 +3,22 @@
 #
 #     sh dev/runs/reproduce.sh names               or: make reproduce RUN=names
 #     SEEDS="1 2" sh dev/runs/reproduce.sh names    other seeds than 1, 2 and 3 (long runs: than 1)
-#     RESUME=1 sh dev/runs/reproduce.sh baby        goes on with runs that were stopped; else they begin anew
+#     RESUME=1 sh dev/runs/reproduce.sh baby        goes on with runs that were stopped; without it they are
+#                                                   begun anew and overwritten
 #     PYTORCH=1 sh dev/runs/reproduce.sh names      the same settings in PyTorch, with $PYTHON
 #     ONLY=summary sh dev/runs/reproduce.sh names   only the table, from the runs that are there
 #     MIRROR=FOLDER ...                             data from a folder instead of the network
 #     ANY_EDITION=1 ...                             takes a book as it is on the network now
 #     THREADS=1 ...                                 one thread; otherwise one per core
 #
+# PYTORCH, RESUME and ANY_EDITION count with any value; RESUME means nothing to PyTorch.  Results go to
+# out/NAME-SEED and out/NAME-pytorch-SEED.
+#
 # dev/runs/NAME.sh holds the settings of a run: where they come from, what was published, how
 # its text is made, and the options.  `settings` are those of both programs, `ours` and `pytorch`
 # those of one; pytorch=none: PyTorch cannot repeat it here.
 set -eu
+[ ! -d "${MIRROR-}" ] || MIRROR=$(cd "$MIRROR" && pwd)
 cd "$(dirname "$0")/../.."
 name=${1-}
 if [ $# -ne 1 ] || [ ! -f "dev/runs/$name.sh" ] || [ "$name" = reproduce ]; then
@@ -92,4 +97,4 @@ for kind in '' pytorch-; do
     done
 done
 echo "published  $published"
-[ "$found" -gt 0 ] || fail "no run of seed $seeds has left a log.csv in out/$name-SEED"
+[ "$found" -gt 0 ] || fail "there is no log.csv in out/$name-SEED for the seeds $seeds"
