@@ -69,7 +69,7 @@ static int pending_count;
 
 /* Deletes unfinished files and prints a message.  Control characters, which a hostile file may
  * have put into a name, are shown as '?': a message is one line, and no terminal obeys it.
- * (U+0080 to U+009F are control characters too: 0xC2 and a byte below 0xA0.) */
+ * (U+0080 to U+009F are control characters too; in UTF-8 they are 0xC2 and 0x80 to 0x9F.) */
 static void message_end(const char *format, va_list arguments) {
     char text[1024];
     for (int i = 0; i < pending_count; i++)
@@ -77,7 +77,8 @@ static void message_end(const char *format, va_list arguments) {
     vsnprintf(text, sizeof text, format, arguments);
     for (char *c = text; *c; c++)
         if ((unsigned char)*c < 0x20 || *c == 0x7F) *c = '?';
-        else if ((unsigned char)*c == 0xC2 && (unsigned char)c[1] < 0xA0 && c[1]) c[1] = '?';
+        else if ((unsigned char)*c == 0xC2 && c[1] && (unsigned char)c[1] < 0xA0)
+            *c = c[1] = '?';
     fflush(stdout);
     fprintf(stderr, "%s: %s\n", program_name, text);
 }
@@ -215,9 +216,10 @@ FileWriter file_create(const char *path) {
     return file;
 }
 
-/* Deletes this file, if it exists, when the held files are renamed. */
+/* Deletes this file when the held files are renamed, if it exists now. */
 void file_drop(const char *path) {
     assert(files_held && pending_count < PENDING_MAX);
+    if (access(path, F_OK) != 0) return;
     pending_files[pending_count].temporary = NULL;
     pending_files[pending_count++].path = text_format("%s", path);
 }
@@ -242,8 +244,9 @@ void folder_flush(const char *path) {
     free(folder);
 }
 
-/* Gives all pending files their names.  From here on they are complete: should one keep its
- * temporary name, because the machine stops or the rename fails, it stays and is not lost. */
+/* Gives all pending files their names; of holds that nest, only the last release does.  From
+ * here on they are complete: should one keep its temporary name, because the machine stops or
+ * the rename fails, it stays and is not lost. */
 void files_release(void) {
     int count = pending_count;
     if (files_held && --files_held) return;
@@ -448,7 +451,8 @@ size_t json_size(Json *j) {
     return (size_t)value;
 }
 
-bool json_word(Json *j, const char *word) { /* steps over these very bytes if they come next */
+/* Are these the next bytes?  Then steps over them. */
+bool json_word(Json *j, const char *word) {
     size_t length = strlen(word);
     json_peek(j);
     if (j->size - j->at < length || memcmp(j->text + j->at, word, length) != 0) return false;
@@ -464,8 +468,8 @@ bool json_boolean(Json *j) {
 
 enum { JSON_DEPTH_MAX = 64 };
 
-/* It calls itself for what stands in brackets, but not deeper than JSON_DEPTH_MAX: no file can
- * exhaust the stack. */
+/* Steps over one value.  Calls itself for what stands in brackets, but no deeper than
+ * JSON_DEPTH_MAX: no file can exhaust the stack. */
 static void json_skip_at(Json *j, int depth) {
     int c = json_peek(j);
     if (depth > JSON_DEPTH_MAX) json_fail(j, "fewer brackets inside each other");
@@ -1668,8 +1672,7 @@ void tokenizer_save(const Tokenizer *t, const char *folder) {
         free(line);
     }
     file_commit(&file);
-    const char *other = text_lend("%s/tokenizer.json", folder);
-    if (access(other, F_OK) == 0) file_drop(other); /* it would be read in place of the two */
+    file_drop(text_lend("%s/tokenizer.json", folder)); /* which would be read instead */
     files_release();
 }
 
@@ -1731,8 +1734,8 @@ static void vocabulary_parse(Vocabulary *v, Json *j, const Vocabulary *added) {
                            ? (memcpy(token, key, length), length)
                            : letters_read((unsigned char *)key, length, token);
         if (!bytes)
-            die("%s: byte %zu: this token is not made of GPT-2's letters for bytes, or of more "
-                "than %d",
+            die("%s: byte %zu: this token is empty, longer than %d bytes, or not made of "
+                "GPT-2's letters",
                 j->name, j->at, TOKEN_BYTES_MAX);
         vocabulary_add(v, token, bytes, id, j, false);
     }
@@ -2227,7 +2230,7 @@ static void run_decode(const Options *o) {
     tokenizer_destroy(t);
 }
 
-/* Prints the length of a text in the first `vocab` ids, of which `singles` are bytes. */
+/* Prints how many tokens a text has with the first `vocab` ids, `singles` of them bytes. */
 static void info_row(const Tokenizer *t, const Strings *pieces, size_t bytes, size_t vocab,
                      size_t singles) {
     Tokenizer first = *t; /* with the merges that a vocabulary of this size would have */

@@ -17,7 +17,7 @@
  * of doc/glossary.md comes alive.
  *
  *   1. This page
- *   2. Small tools          clock, threads, random numbers without a state
+ *   2. Small tools          clock, threads, counter-based random numbers
  *   3. Text in              the corpus, its parts, batches
  *   4. Kernels              what a token meets, each forward with its backward
  *   5. The matrix product made fast     packed panels, register tiles; attention on top of them
@@ -57,9 +57,9 @@
  *     micro-batches add up to one batch.  For activations, each kernel says "sets" or "adds".
  *   - The same seed and the same program give the same losses to the last bit on any number of
  *     threads: threads divide outputs, and sums that cross threads have a fixed order.
- *   - Numbers are float.  Sums over tokens or over all weights (the mean loss, the gradient's
- *     norm, gradients of biases and norms) are double; sums over channels, keys or the
- *     vocabulary are float, in a fixed order.
+ *   - Numbers are float.  Double are the sums of the mean loss, of the gradient's norm, of
+ *     a layer norm's mean and variance, and of the gradients of biases and norms.  All others,
+ *     those of matrix products, embeddings and softmax, are float, in a fixed order.
  *   - What a user can cause ends in one line on stderr; what only a mistake in this file can
  *     cause is an assert.
  */
@@ -182,12 +182,12 @@ uint64_t random_permutation(uint64_t key, uint64_t i, uint64_t N) {
 /* =========================================================================================
  * 3. Text in                                       [glossary: Training corpus, Training set]
  *
- * Text becomes one long row of token ids (text_encode of tokenizer.c, which run_corpus of
- * section 12 calls once for the whole text).  It is cut by position into three parts that do
- * not overlap: what the model learns from, what tells us when to stop, and what is looked at
- * once.  A batch is a number of windows into one part; the targets are the inputs one place
- * further.  Where every line of the text is a sequence of its own (names, sums), the windows
- * are lines.
+ * Text becomes one long row of token ids (tokenizer_encode of tokenizer.c, which run_corpus of
+ * section 12 calls; corpus_rows encodes line by line).  It is cut by position into three
+ * parts that do not overlap: what the model learns from, what tells us when to stop, and
+ * what is looked at once.  A batch is a number of windows into one part; the targets are the
+ * inputs one place further.  Where every line of the text is a sequence of its own (names,
+ * sums), the windows are lines.
  * ====================================================================================== */
 
 enum { SPLIT_TRAIN, SPLIT_VALIDATION, SPLIT_TEST, SPLITS };
@@ -197,7 +197,7 @@ enum { SPLIT_TRAIN, SPLIT_VALIDATION, SPLIT_TEST, SPLITS };
  * start from and the one that ends. */
 typedef struct {
     size_t start;  /* the line feed before it; row[1].start is the one behind it */
-    size_t answer; /* the first token that counts in the loss: the first, or after a prompt */
+    size_t answer; /* the first token that counts in the loss: behind the prompt, if any */
 } Row;
 
 typedef struct {
@@ -315,7 +315,7 @@ Corpus corpus_rows(Tokenizer *tokenizer, const Bytes *text, const char *name, co
 
 /* Cuts the corpus into three: the share `test` at its end, before that the share `validation`,
  * the rest for training; or as its files were named.  Rows are cut to the nearest whole number.
- * 1 - 0.1 is not quite 0.9 in binary: the 1e-6 keeps whole numbers of tokens whole. */
+ * 1 - 0.05 - 0.05 is a little less than 0.9 in binary: the 1e-6 keeps whole numbers whole. */
 void corpus_split(const Corpus *corpus, double validation, double test, Split splits[SPLITS]) {
     const size_t *parts = corpus->parts;
     size_t all = corpus->rows ? corpus->row_count : corpus->count, train_end, test_start;
@@ -543,8 +543,8 @@ void tokens_collect(Corpus *corpus, const char *const *paths, size_t vocab) {
  *   - Gradients of weights are always added to (+=): micro-batches accumulate in them.  For
  *     gradients of activations each kernel says "sets" or "adds".
  *   - No kernel allocates, prints, or keeps anything between calls.  Two things stand outside
- *     the arguments, both in section 5: product_precision, which is set before the first
- *     product, and the room in which matrix_product packs a panel.
+ *     the arguments, both in section 5: product_precision, which --precision sets (sample_show
+ *     puts it aside), and the rooms to which matrix_product copies panels of B and rows of A.
  *   - Threads divide the *outputs*: an output element is computed by one thread, in an order
  *     that does not depend on how many there are.  So neither does any result, to the last bit.
  *     [glossary: Forward pass, Backpropagation (backward pass)]
@@ -581,7 +581,7 @@ static inline void scaled_add(float *y, float factor, const float *x, size_t N) 
 }
 
 /* Forward loops over fewer elements than this stay on one thread: waking the others costs more.
- * Only those ask, since only generation calls them with a few rows. */
+ * Backward loops do not ask: only generation has so few rows. */
 enum { PARALLEL_ELEMENTS = 16384 };
 
 /* e^x with a relative error near 1e-7 for x in [-86, 88]; beyond, the value at the border; NaN
@@ -625,7 +625,8 @@ typedef struct {
 
 /* Section 5: result (M,N), rows `pitch` floats apart, set to A (M,K) times B (K,N) plus bias
  * (N, or NULL), or, with `add`, increased by A times B; of numbers rounded to bf16 where
- * --precision says so.  Mind the letters: its M, N, K are the N, O, C of a layer. */
+ * --precision says so.  Note the letters: in matmul_forward its M, N, K are a layer's N, O,
+ * C. */
 void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float *bias,
                     size_t M, size_t N, size_t K, bool add);
 
@@ -858,8 +859,8 @@ void dropout_backward(float *dx /* sets; may be dy */, const float *dy, size_t N
  * Cost: 2 T C FLOPs a token forward (half of 4 T C, for s <= t), 5/2 of it backward.
  * Pitfalls: exp(S) overflows from S = 89 on; the maximum is taken off first.  Looking at s > t
  * would show the model the very token that it is asked to predict.  These two are the
- * definition; the model calls attention_forward and attention_backward of section 5, which do
- * the same for many queries and keys at a time. */
+ * definition; the model calls attention_forward and attention_backward of section 5 (and, to
+ * write, attention_cached), which do the same for many queries and keys at a time. */
 void attention_forward_plain(float *y, float *lse, const float *qkv, size_t B, size_t T,
                              size_t C, size_t H, Dropout dropout) {
     size_t D = C / H;
@@ -1000,11 +1001,11 @@ void unembedding_backward(float *dx /* sets */, float *dwte, const float *dlogit
  * Shapes: logits (N,V); targets, losses, lse (N), lse saved.  A target below 0 asks for no
  * prediction: loss 0 and gradient 0.
  * Cost: an exponential for each logit, in each direction.
- * Pitfalls: exp of a logit above 88 overflows, and log(softmax) in two steps may take log 0; so
- * the maximum is taken off first.  And lse is one float: near 500 its last bit is 3e-5, which
- * is much beside a loss, or as an error in an exponent.  So the loss is formed from log_sum
- * directly, and the backward pass uses lse only to bring the exponents near 0, and then divides
- * by the sum of its own row. */
+ * Pitfalls: exp of a logit of 89 or more overflows, and log(softmax) in two steps may take
+ * log 0; so the maximum is taken off first.  And lse is one float: near 500 its last bit is
+ * 3e-5, which is much beside a loss, or as an error in an exponent.  So the loss is formed
+ * from log_sum directly, and the backward pass uses lse only to bring the exponents near 0,
+ * and then divides by the sum of its own row. */
 void cross_entropy_forward(float *losses, float *lse, const float *logits,
                            const int32_t *targets, size_t N, size_t V) {
     #pragma omp parallel for
@@ -1068,9 +1069,9 @@ void matrix_product_plain(float *result, size_t pitch, Matrix A, Matrix B, const
         }
 }
 
-/* Why the plain loops are slow, and what is done about it (doc/matmul.md gets there in eight
- * steps).  A core with two units for vectors of 8 or 16 floats does 2 x 8 x 2 = 32 or 64 FLOPs
- * in a clock tick, but only if every number that it fetches is used many times while it is at
+/* Why the plain loops are slow, and what is done about it (doc/matmul.md goes there one idea at
+ * a time, each measured).  A core does 2 units x 8 (or 16) floats x 2 FLOPs = 32 (or 64) in
+ * a clock tick, but only if every number that it fetches is used many times while it is at
  * hand.
  *
  * 1. A tile of the result stays in registers.  For each k, TILE_ROWS numbers of A, each one
@@ -1155,10 +1156,10 @@ typedef uint32_t Words __attribute__((vector_size(4 * WIDTH)));
  * to bf16 (Micikevicius et al. 2017, arXiv:1710.03740, sections 3.1 and 3.3; Kalamkar et al.
  * 2019, arXiv:1905.12322, on bf16, which needs no loss scaling).  A product of two bf16 needs
  * 16 bits and is exact in float.  Everything else stays float: sums, activations, gradients,
- * moments, attention's own products, and the weights ("master weights": AdamW moves them by
- * less than a bf16 of their size could show).  Products of at most FEW_ROWS rows are not
- * rounded, so in bf16 a row computed alone differs in its last bits from the same row among
- * others.  Evaluation while training uses bf16 too, so `eval --precision bf16` gives its figure
+ * moments, attention's own products, and the weights ("master weights": AdamW's steps are
+ * smaller than the gap between neighbouring bf16).  Products of at most FEW_ROWS rows are not
+ * rounded, so with bf16 a row computed alone is not the same to the bit as among others.
+ * Evaluation while training uses bf16 too, so `eval --precision bf16` gives its figure
  * again; generation is always in float.
  *
  * A pair is two bf16 in the room of a float, the earlier k in its lower half.  Some processors
@@ -1654,9 +1655,10 @@ void attention_forward(float *y, float *lse, const float *qkv, size_t B, size_t 
     }
 }
 
-/* The same for tokens behind those that a KV cache (section 10) holds: qkv (rows,3C) are the
- * new ones.  Their keys and values go to keys and values (context,C) from row `length` on, and
- * their queries meet all that then stands there. */
+/* attention_forward for one sequence, whose first `length` tokens a KV cache (section 10)
+ * holds, without dropout.  qkv (rows,3C) are the next tokens: their keys and values go to
+ * keys and values (context,C) from row `length` on, and query r sees rows 0 to length + r.
+ * Sets y (rows,C) and lse (H,rows). */
 void attention_cached(float *y, float *lse, float *keys, float *values, const float *qkv,
                       size_t length, size_t rows, size_t C, size_t H) {
     size_t D = C / H, groups = (rows + TILE_COLUMNS - 1) / TILE_COLUMNS;
@@ -1797,7 +1799,7 @@ typedef struct {
     char name[64];
     size_t rank, shape[2]; /* shape[1] is 1 where rank is 1 */
     size_t offset, count;  /* floats; count is 0 for a bias in a model without biases */
-    float deviation; /* standard, of the normal draws it starts from; 0: from `constant` */
+    float deviation; /* standard deviation of its first values; 0: all are `constant` */
     float constant;
     bool decay; /* matrices and embeddings decay, biases and norms do not */
 } Tensor;
@@ -1903,7 +1905,7 @@ void gpt_initialize(GPT *gpt, uint64_t seed) {
     }
 }
 
-/* Row of the table for a kind and a layer, which does not matter outside the blocks. */
+/* Row of the table for a kind and a layer (any, for tensors outside the blocks). */
 static const Tensor *tensor_of(const GPT *gpt, int kind, size_t l) {
     if (kind < LN1_W) l = 0;
     if (kind >= LNF_W) l = gpt->config.layers - 1;
@@ -2092,7 +2094,7 @@ double peak_flops(void) {
             UNROLL for (int i = 0; i < CHAINS; i++) seen += sum[i][0];
         }
         double seconds =
-            clock_seconds() - start + (seen == 12345.0f); /* so that the loop is not left out */
+            clock_seconds() - start + (seen == 12345.0f); /* or the compiler drops the loop */
         double flops = 2.0 * CHAINS * ROUNDS * WIDTH * thread_count() / seconds;
         best = flops > best ? flops : best;
     }
@@ -2197,8 +2199,8 @@ static Dropout dropout_site(const GPT *gpt, const Activations *a, size_t site,
     return (Dropout){rate, random_bits(a->dropout_key, site), a->dropout_first * per_sequence};
 }
 
-/* Sets a->x (B,T,C) to wte[token] + wpe[position].  inputs (B,T), each below V; behind a cache
- * positions go on. */
+/* Sets a->x (B,T,C) to wte[token] + wpe[position].  inputs (B,T), each below V; with a KV
+ * cache, positions count on from its length. */
 void gpt_embed(const GPT *gpt, Activations *a, const int32_t *inputs, size_t B, size_t T) {
     size_t C = gpt->config.channels, past = a->cache ? a->cache->length : 0;
     embedding_forward(a->x, inputs, weight_of(gpt, WTE, 0), weight_of(gpt, WPE, 0) + past * C,
@@ -2255,7 +2257,8 @@ void gpt_logits(const GPT *gpt, const Activations *a, float *logits, size_t row,
  * as much as all other activations together, and more than those with --recompute
  * (doc/memory.md).  With `losses`, sets a->losses and a->head_lse (N).  With dlosses (N), turns
  * each piece into its gradient while it is there, adds to dwte (V,C), and sets a->dnorm (N,C),
- * the gradient of a->hidden; if that is without `losses`, a call with them has gone before. */
+ * the gradient of a->hidden; without `losses`, an earlier call with them must have left
+ * a->head_lse, and a->logits if they are one piece. */
 static void head_run(const GPT *gpt, Activations *a, const int32_t *targets, bool losses,
                      const float *dlosses, float *dwte, size_t N) {
     size_t C = gpt->config.channels, V = gpt->config.vocab;
@@ -2280,10 +2283,12 @@ void gpt_head_forward(const GPT *gpt, Activations *a, const int32_t *targets, si
 /* The forward pass.  inputs, targets (B,T): tokens below V, and of targets also -1; B*T at most
  * what `a` has room for, T at most the model's context.  Without targets it stops at the
  * last hidden state.  dropout_key 0 switches dropout off; `first` is the number of this
- * micro-batch's first sequence within its batch. */
+ * micro-batch's first sequence within its batch.  With a KV cache B is 1, and the caller adds T
+ * to its length afterwards. */
 void gpt_forward(const GPT *gpt, Activations *a, const int32_t *inputs, const int32_t *targets,
                  size_t B, size_t T, uint64_t dropout_key, size_t first) {
     assert(B * T <= a->B * a->T && T <= gpt->config.context);
+    assert(!a->cache || (B == 1 && a->cache->length + T <= gpt->config.context));
     a->dropout_key = dropout_key;
     a->dropout_first = first;
     gpt_embed(gpt, a, inputs, B, T);
@@ -2395,8 +2400,9 @@ void gpt_forward_backward(GPT *gpt, Activations *a, const int32_t *inputs,
  *
  * The backward pass has left the gradient of the mean loss with respect to every weight.  Three
  * things stand between it and the weights: how large a step is (the schedule), a limit to the
- * gradient's length (clipping), and a step of its own size for each weight (AdamW).  None of it
- * knows anything of the model but plain arrays.  doc/optimizer.md has it with numbers.
+ * gradient's length (clipping), and a step of its own size for each weight (AdamW).  All take
+ * plain arrays; only optimizer_step looks at the table of tensors, for which of them decay.
+ * doc/optimizer.md has it with numbers.
  * ====================================================================================== */
 
 /* --- Learning-rate schedule ------ [glossary: Learning rate schedule, Warmup, Cosine decay] --
@@ -3211,7 +3217,7 @@ void gpt_decode(const GPT *gpt, Cache *cache, const int32_t *tokens, size_t coun
 /* --- Sampling ------------------------------------------------------------------------------
  * p[v] = exp(logit[v] / temperature) / sum; a temperature below 1 makes likely tokens likelier,
  * and 0 leaves only the likeliest.  top_k keeps the k likeliest tokens (Fan et al. 2018,
- * arXiv:1805.04833), top_p, of what is left then, the fewest that have a share p of it
+ * arXiv:1805.04833), top_p then the fewest of those whose probabilities add up to a share p
  * (Holtzman et al. 2019, arXiv:1904.09751, section 3.1). */
 typedef struct {
     double temperature; /* 0: the likeliest token */
@@ -3332,8 +3338,9 @@ void rows_generate(const GPT *gpt, Cache *cache, const Tokenizer *tokenizer,
  * ====================================================================================== */
 
 /* Every choice that the command line offers; section 12 has the names, what they mean, and the
- * ranges.  Batches count sequences; eval_every and what ends a schedule count steps; sample and
- * tokens count tokens; validation and test are shares of the text. */
+ * ranges.  batch and micro_batch count sequences, eval_batches batches, patience evaluations;
+ * steps, warmup, cooldown and every ..._every count steps, sample and tokens tokens; validation
+ * and test are shares of the text. */
 typedef struct {
     size_t layers, heads, channels, context, vocab;
     bool no_bias;
@@ -3362,7 +3369,7 @@ typedef struct {
 
 typedef struct {
     double loss;          /* mean over targets, in nats a token */
-    double bits_per_byte; /* the sum of the losses in bits, over the bytes of the targets */
+    double bits_per_byte; /* the sum of the losses in bits, divided by the targets' bytes */
     size_t tokens;        /* targets that count */
     size_t sequences;
     double accuracy; /* share of rows without a mistake, or NAN where there are no rows */
@@ -3455,7 +3462,8 @@ static void interrupt(int signal_number) { interrupted = signal_number; }
  * the mean loss.         [glossary: Batch and batch size, Micro-batch, Gradient accumulation]
  * Every target weighs 1/(targets of the whole batch) in dlosses.  So the sum of the
  * micro-batches' gradients is the gradient of the batch, also when a micro-batch is smaller
- * than the others, or has fewer targets.  This is the whole batch, of a world of one. */
+ * than the others, or has fewer targets.  It takes the
+ * whole batch: a single process, of a world of 1. */
 double batch_gradient(Run *run, uint64_t step) {
     size_t batch = run->o->batch, T = run->source.T, count = batch_targets(&run->source, step);
     uint64_t key = random_bits(random_bits(run->o->seed, RANDOM_DROPOUT), step) | 1; /* not 0 */
@@ -3790,8 +3798,8 @@ typedef struct {
     double start, spent; /* clock at the start of its latest run; seconds of all its runs */
 } Profile;
 
-/* Measures what stands behind `while (profile_again(...))`: true as long as that is to run once
- * more, at least three times and for 0.1 s. */
+/* Measures the body of `while (profile_again(...))`: true until that has run three times and
+ * for 0.1 s, or 100 times. */
 static bool profile_again(Profile *p, const char *name, double calls, double flops) {
     assert(p->count < 32);
     ProfileRow *row = &p->rows[p->count];
@@ -3828,8 +3836,7 @@ static void profile_kernels(Run *run, Profile *p) {
         embedding_forward(a->x, run->inputs, w[WTE], w[WPE], B, T, C);
         embedding_backward(dw[WTE], dw[WPE], a->dx, run->inputs, B, T, C);
     }
-    while (profile_again(p, "layer norm forward (half of them again)",
-                         4 * layers + 1 + 2 * again, 0))
+    while (profile_again(p, "layer norm forward", 4 * layers + 1 + 2 * again, 0))
         layernorm_forward(a->norm, y.ln1_mean, y.ln1_rstd, y.x, w[LN1_W], w[LN1_B], N, C);
     while (profile_again(p, "layer norm backward", 2 * layers + 1, 0))
         layernorm_backward(a->dx, dw[LN1_W], dw[LN1_B], a->dnorm, y.ln1_mean, y.ln1_rstd, y.x,
@@ -3852,10 +3859,11 @@ static void profile_kernels(Run *run, Profile *p) {
         attention_forward(y.attention, y.lse, y.qkv, B, T, C, H, inside);
     while (profile_again(p, "attention backward", layers, 2.5 * attention))
         attention_backward(a->dwide, a->dnorm, y.attention, y.lse, y.qkv, B, T, C, H, inside);
-    while (profile_again(p, "GELU forward (half of them again)", 2 * layers + again, 0))
+    while (profile_again(p, "GELU forward", 2 * layers + again, 0))
         gelu_forward(a->gelu, y.fc, N * F);
     while (profile_again(p, "GELU backward", layers, 0))
         gelu_backward(a->dwide, a->gelu, y.fc, N * F);
+    /* forward and backward take as long, so two more forward count once */
     while (profile_again(p, "residual, both ways", 2 * layers + again, 0)) {
         residual_forward(y.middle, y.x, a->branch, N * C);
         residual_backward(a->dx, a->dbranch, a->dx, N * C);

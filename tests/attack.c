@@ -276,7 +276,7 @@ static void test_memory(void) {
                              folder, folder);
     pid_t child = start(line, NULL);
     long early = -1, late = -1;
-    int status = 0;
+    int status = -1;
     while (waitpid(child, &status, WNOHANG) == 0) {
         if (file_there("long", "log.csv")) {
             char *path = text_format("%s/long/log.csv", folder);

@@ -482,7 +482,7 @@ static void threads_check(void) {
           "4 steps of training on 1 and 3 threads: same bits");
     for (int i = 0; i < 3; i++) free(weights[i]);
 #else
-    check_skip("4 steps of training on 1 and 2 threads: built without OpenMP");
+    check_skip("4 steps of training on 1, 2 and 3 threads: built without OpenMP");
 #endif
 }
 
@@ -656,7 +656,7 @@ static void initialisation_check(void) {
             alike += same_bits(f.gpt->weights + a->offset, f.gpt->weights + b->offset, 8);
         }
     check(pairs == 10 * 9 / 2 + 8 * 7 / 2 && !alike,
-          "of %zu pairs of matrices none starts like the other: %zu do", pairs, alike);
+          "%zu of %zu pairs of matrices start alike", alike, pairs);
 
     Activations *a = activations_create(&config, f.B, f.T, KEEP_NOTHING, 0);
     gpt_forward(f.gpt, a, f.inputs, f.targets, f.B, f.T, 0, 0);

@@ -897,7 +897,8 @@ static void test_token_parts(void) {
     }
     const char *mixed[] = {paths[0], paths[4], NULL};
     Ending ending = child_run(tokens_mix, (void *)mixed);
-    check_error("files of tokens, a part named and none", &ending, 1, "other.bin: its name does not say");
+    check_error("files of tokens, a part named and none", &ending, 1,
+                "other.bin: its name does not say");
     ending_free(&ending);
     for (size_t i = 0; i < 5; i++) free(paths[i]);
 }

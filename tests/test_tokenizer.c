@@ -868,14 +868,16 @@ static void test_hostile(void) {
     check_refused("an empty vocab.json", "", "", "byte 0: expected an object");
     check_refused("a vocab.json that ends early", "{\"a\": 0, \"b\"", "",
                   "byte 12: expected ':'");
-    check_refused("a line feed in a string", "{\"a\": 0, \"b\n\": 1}", "", "byte 11: expected no");
-    check_refused("an escape that there is not", "{\"a\\q\": 0}", "", "byte 4: expected an esc");
+    check_refused("a line feed in a string", "{\"a\": 0, \"b\n\": 1}", "",
+                  "byte 11: expected no");
+    check_refused("an unknown escape", "{\"a\\q\": 0}", "", "byte 4: expected an escape");
     check_refused("an id out of range", "{\"a\": 0, \"b\": 2}", "", "id 2 is out of range");
     check_refused("an id beyond any range", "{\"a\": 0, \"b\": 4294967296}", "",
                   "out of range");
     check_refused("a negative id", "{\"a\": -1}", "", "not negative");
-    check_refused("an id that is no whole number", "{\"a\": 0.5}", "", "byte 6: expected a whole");
-    check_refused("a letter that is longer than it need be", "{\"a\": 0, \"\xC0\xA1\": 1}", "",
+    check_refused("an id that is no whole number", "{\"a\": 0.5}", "",
+                  "byte 6: expected a whole");
+    check_refused("an overlong encoding of a letter", "{\"a\": 0, \"\xC0\xA1\": 1}", "",
                   "GPT-2's letters");
     check_refused("an id given twice", "{\"a\": 0, \"b\": 0}", "", "two tokens have the id 0");
     check_refused("a token given twice", "{\"a\": 0, \"a\": 1}", "", "twice");
