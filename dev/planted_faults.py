@@ -196,7 +196,7 @@ FAULTS = [
     ("gelu_exponential", "-2.0f * SQRT_2_OVER_PI", "-SQRT_2_OVER_PI", "a factor 2", [K]),
     ("gelu_backward", "1.0f + 3.0f * 0.044715f", "1.0f + 0.044715f", "a factor 3", [K]),
     ("gelu_backward", "(s + x[i] * 2.0f", "(s - x[i] * 2.0f", "a sign", [K]),
-    ("gelu_backward", "s * (e * s) * du", "s * (e * s)", "du/dx is missing", [K]),
+    ("gelu_backward", "s * (e * s) * du_dx", "s * (e * s)", "du/dx is missing", [K]),
     ("gelu_backward", "dx[i] = dy[i] * (", "dx[i] = (", "dy is missing", [K]),
     ("residual_forward", "x[i] + branch[i]", "x[i] - branch[i]", "a sign", [K]),
     ("residual_backward", "dx[i] = dbranch[i] = dy[i]", "dx[i] = dy[i]", "the branch gets no gradient", [K]),
