@@ -211,8 +211,8 @@ typedef struct {
 
 static const char *const SPLIT_NAMES[] = {"train", "validation", "test", NULL};
 
-/* One part of a corpus.  The tokens belong to the corpus; with rows, they are all its tokens,
- * and count those of these rows. */
+/* One part of a corpus.  The tokens belong to the corpus; with rows, `tokens` points to all of
+ * them, and `count` counts only those of these rows. */
 typedef struct {
     const uint32_t *tokens;
     size_t count;
@@ -580,8 +580,8 @@ static inline void scaled_add(float *y, float factor, const float *x, size_t N) 
     for (size_t i = 0; i < N; i++) y[i] += factor * x[i];
 }
 
-/* Forward loops over fewer elements than this stay on one thread: waking the others costs more.
- * Backward loops do not ask: only generation has so few rows. */
+/* The loops that generation runs stay on one thread over fewer elements than this: waking the
+ * others costs more.  All other loops do not ask: only generation has so few rows. */
 enum { PARALLEL_ELEMENTS = 16384 };
 
 /* e^x with a relative error near 1e-7 for x in [-86, 88]; beyond, the value at the border; NaN
@@ -852,15 +852,17 @@ void dropout_backward(float *dx /* sets; may be dy */, const float *dy, size_t N
  *             raising one score lowers the share of all others.  The sum is dy[t].y[t], because
  *             y[t] is the sum of P[t,s'] v[s']: no second pass.
  *   dq[t] += dS[t,s] k[s] / sqrt(D)      dk[s] += dS[t,s] q[t] / sqrt(D)
- * Dropout multiplies P by a factor f in y and dP by the same f; dy.y remains the sum.
+ * Dropout multiplies P by a factor f in y and in dv, and dP by the same f; dy.y remains the
+ * sum.
  *
  * Shapes: qkv (B,T,3C), a row holds q, k, v with head h at channels h*D..; y (B,T,C); lse
  * (B,H,T), saved.
  * Cost: 2 T C FLOPs a token forward (half of 4 T C, for s <= t), 5/2 of it backward.
  * Pitfalls: exp(S) overflows from S = 89 on; the maximum is taken off first.  Looking at s > t
- * would show the model the very token that it is asked to predict.  These two are the
- * definition; the model calls attention_forward and attention_backward of section 5 (and, to
- * write, attention_cached), which do the same for many queries and keys at a time. */
+ * would show the model the very token that it is asked to predict.
+ * attention_forward_plain and attention_backward_plain are the definition; the model calls
+ * attention_forward and attention_backward of section 5 (and, to write, attention_cached),
+ * which do the same for many queries and keys at a time. */
 void attention_forward_plain(float *y, float *lse, const float *qkv, size_t B, size_t T,
                              size_t C, size_t H, Dropout dropout) {
     size_t D = C / H;
@@ -928,9 +930,9 @@ void attention_backward_plain(float *dqkv /* sets */, const float *dy, const flo
  * exponential instead of a tanh.
  * Backward, by the product rule and ds/du = 2 s (1 - s), where 1 - s = e s:
  *   dx = dy (s + x 2 s (e s) du/dx),    du/dx = sqrt(2/pi) (1 + 3 * 0.044715 x^2)
- * x, y (N).
+ * Shapes: x, y (N).
  * Cost: some 20 FLOPs an element.
- * Pitfalls: the backward pass needs x, not y; y cannot be undone (it falls, then rises). 1 - s
+ * Pitfalls: the backward pass needs x, not y; y cannot be undone (it falls, then rises).  1 - s
  * computed as it stands has no digits left where s is near 1. */
 static const float SQRT_2_OVER_PI = 0.797884561f;
 
@@ -1174,7 +1176,7 @@ typedef uint32_t Words __attribute__((vector_size(4 * WIDTH)));
 #endif
 enum { FLOAT32, BF16 };
 static const char *const PRECISION_NAMES[] = {"float32", "bf16", NULL};
-static int product_precision = FLOAT32; /* --precision; set before the first product */
+static int product_precision = FLOAT32; /* --precision; put aside by sample_show */
 
 /* Rounded to the nearest bf16, halfway cases to the even one.  NaN stays NaN. */
 static inline uint32_t bf16_bits(float x) {
@@ -1213,8 +1215,9 @@ static inline Vector pairs_multiply_add(Vector sum, uint32_t a, Vector b) {
 /* One tile: `rows` rows of A (row 0 begins at A.at) against `vectors` vectors of a panel of B,
  * whose row k begins at panel + k*panel_pitch.  It is compiled once for each number of rows,
  * which is a constant in every call.  Rows are addressed in groups of four: a processor adds
- * 0, 1 or 2 strides to an address for nothing, but has no registers for 14 addresses.  With
- * `pairs`, a constant too, every number of A and of the panel is a pair for two k. */
+ * 0, 1 or 2 strides to an address for nothing (3 cost one register more), but has none for 14
+ * addresses.  With `pairs`, a constant too, every number of A and of the panel is a pair for
+ * two k. */
 static inline __attribute__((always_inline)) void
 tile_multiply(size_t rows, size_t vectors, bool pairs, float *result, size_t pitch, Matrix A,
               const float *panel, size_t panel_pitch, const float *bias, size_t depth,
@@ -1342,7 +1345,7 @@ square_transpose(float *to, size_t to_pitch, const float *from, size_t from_pitc
     UNROLL for (size_t i = 0; i < WIDTH; i++) vector_store(to + i * to_pitch, row[i]);
 }
 
-/* Copies rows k0 .. k0+depth and columns n0 .. n0+columns of B into a panel, zeros to its
+/* Copies rows k0 .. k0+depth-1 and columns n0 .. n0+columns-1 of B into a panel, zeros to its
  * right.  A large B comes from memory, and its rows lie too far apart for the processor to
  * guess the next one: so it is told, PACK_AHEAD rows before. */
 enum { PACK_AHEAD = 16 };
@@ -1371,10 +1374,10 @@ static void panel_pack(float *panel, Matrix B, size_t k0, size_t depth, size_t n
         }
 }
 
-/* With few rows, as when a model writes, a number of B is used once or twice: packing it would
- * move it more often than that.  So B is read where it lies, row by row.  Each element is
- * summed in the order of the tiles, so that a model that writes computes the very bits that it
- * was trained with (in float32). */
+/* With few rows, as when a model writes, a number of B is used at most FEW_ROWS times:
+ * packing it would move it nearly as often.  So B is read where it lies, row by row.  Each
+ * element is summed in the order of the tiles, so that a model that writes computes the very
+ * bits that it was trained with (in float32). */
 enum { FEW_ROWS = 4, FEW_COLUMNS = 512 };
 
 /* sum_n += a_0 b_0,n + a_1 b_1,n + ... for four rows of B, or as many as there are.  Several at
@@ -1542,7 +1545,7 @@ void matrix_product(float *result, size_t pitch, Matrix A, Matrix B, const float
 /* --- Attention in tiles ----------------------------------------------------------------------
  * The products inside attention are small, but they are matrix products: scores of all keys
  * against TILE_COLUMNS queries at a time.  The scores stand transposed, S[s][t], a row for each
- * key: a vector holds as many queries, and maximum, exponential and sum run down the columns,
+ * key: a vector holds WIDTH queries, and maximum, exponential and sum run down the columns,
  * with no sum across a vector.  Keys come in strips, so that S and its gradient stay in the
  * first-level cache.
  *
@@ -1769,9 +1772,9 @@ enum {
 /* Names and shapes are those of Hugging Face's GPT-2.  Shapes are in the letters of the symbol
  * table: V, P (positions: the context), C, 3 (3C), F (4C), 1.  Every matrix starts from a
  * normal distribution of standard deviation 0.02, as in Hugging Face's GPT-2 (OpenAI's code
- * has 0.01 for wpe); what a block adds to the residual stream starts smaller by sqrt(2L):
- * there are 2L such terms, and their sum should not grow with the depth (Radford et al.
- * 2019, section 2.3). */
+ * has 0.01 for wpe); what a block adds to the residual stream starts smaller by a factor of
+ * sqrt(2L): there are 2L such terms, and their sum should not grow with the depth (Radford
+ * et al. 2019, section 2.3). */
 static const struct {
     const char *name;
     char rows, columns;
@@ -1936,7 +1939,7 @@ static void tensors_place(float *places[KINDS], const GPT *gpt, float *arena, si
  * What the forward pass leaves behind.  The backward pass needs the input of every matrix
  * product and of every nonlinearity.  Some of them are cheap to make again from others: the
  * output of a layer norm from its input, of GELU from its input.  Those are not kept, which
- * saves 6 of 16 C floats a token and layer.  How much is kept is a choice:
+ * saves 6 C of 16 C floats a token and layer.  How much is kept is a choice:
  *   KEEP_NOTHING  evaluation, writing: one layer's room, used again by the next
  *   KEEP_ALL      training: what the backward pass of every layer needs
  *   KEEP_STREAM   training with only x kept: the backward pass runs each block forward once
@@ -2161,8 +2164,8 @@ void budget_print(FILE *out, const Config *config, size_t micro_batch, int keep,
  * 7. Forward and backward
  *
  * Two lists of kernel calls, the second one the mirror image of the first.  A model is
- * embedding, then block(0) ... block(L-1), then head, each callable alone: whoever wants to
- * look inside, or to run a part again, loops over blocks.
+ * embedding, block(0) ... block(L-1), final norm, then head, each callable alone: whoever
+ * wants to look inside, or to run a part again, loops over blocks.
  * ====================================================================================== */
 
 /* One layer's share of the activations; shapes as in Activations, without the layer. */
@@ -2400,8 +2403,8 @@ void gpt_forward_backward(GPT *gpt, Activations *a, const int32_t *inputs,
  *
  * The backward pass has left the gradient of the mean loss with respect to every weight.  Three
  * things stand between it and the weights: how large a step is (the schedule), a limit to the
- * gradient's length (clipping), and a step of its own size for each weight (AdamW).  All take
- * plain arrays; only optimizer_step looks at the table of tensors, for which of them decay.
+ * gradient's length (clipping), and a step of its own size for each weight (AdamW).  None knows
+ * the model; only optimizer_step looks at the table of tensors, for which of them decay.
  * doc/optimizer.md has it with numbers.
  * ====================================================================================== */
 
@@ -3459,11 +3462,11 @@ static volatile sig_atomic_t interrupted; /* the signal's number, looked at afte
 static void interrupt(int signal_number) { interrupted = signal_number; }
 
 /* One step, but for the update: gradients of the whole batch, a micro-batch at a time.  Returns
- * the mean loss.         [glossary: Batch and batch size, Micro-batch, Gradient accumulation]
- * Every target weighs 1/(targets of the whole batch) in dlosses.  So the sum of the
- * micro-batches' gradients is the gradient of the batch, also when a micro-batch is smaller
- * than the others, or has fewer targets.  It takes the
- * whole batch: a single process, of a world of 1. */
+ * the mean loss.  Every target weighs 1/(targets of the whole batch) in dlosses.  So the sum of
+ * the micro-batches' gradients is the gradient of the batch, also when a micro-batch is smaller
+ * than the others, or has fewer targets.  Reads the whole batch itself, not a rank's share: it
+ * is for a single process.
+ *           [glossary: Batch and batch size, Micro-batch, Gradient accumulation] */
 double batch_gradient(Run *run, uint64_t step) {
     size_t batch = run->o->batch, T = run->source.T, count = batch_targets(&run->source, step);
     uint64_t key = random_bits(random_bits(run->o->seed, RANDOM_DROPOUT), step) | 1; /* not 0 */
@@ -3650,7 +3653,7 @@ static int step_compare(const void *a, const void *b) { /* the larger one first 
     return x < y ? 1 : x > y ? -1 : 0;
 }
 
-/* Takes away a folder OUT/step-N, with our files in it; others keep it alive. */
+/* Removes our files from a folder OUT/step-N, and the folder if nothing else is in it. */
 static void kept_remove(const char *folder) {
     for (size_t i = 0; STATE_FILES[i]; i++) unlink(text_lend("%s/%s", folder, STATE_FILES[i]));
     rmdir(folder);
@@ -3863,7 +3866,7 @@ static void profile_kernels(Run *run, Profile *p) {
         gelu_forward(a->gelu, y.fc, N * F);
     while (profile_again(p, "GELU backward", layers, 0))
         gelu_backward(a->dwide, a->gelu, y.fc, N * F);
-    /* forward and backward take as long, so two more forward count once */
+    /* forward and backward take equally long: two more forward calls count as one more pair */
     while (profile_again(p, "residual, both ways", 2 * layers + again, 0)) {
         residual_forward(y.middle, y.x, a->branch, N * C);
         residual_backward(a->dx, a->dbranch, a->dx, N * C);
