@@ -1586,6 +1586,7 @@ static void strip_product_add(float *result, size_t pitch, Matrix A, const float
 static void scores_compute(float *S, float *turned, bool fresh, const float *keys,
                            size_t keys_pitch, const float *queries, size_t queries_pitch,
                            size_t rows, size_t count, size_t D) {
+    assert(D > 0); /* or S would not be set */
     for (size_t d = 0; d < D; d += HEAD_PART) {
         size_t depth = D - d < HEAD_PART ? D - d : HEAD_PART;
         if (fresh || D > HEAD_PART)
