@@ -274,7 +274,7 @@ FAULTS = [
     ("gpt_block_backward", "if (after1.rate > 0) dropout_backward(a->dbranch, a->dbranch, N * C, after1);", "",
      "backward without dropout", [M]),
     ("gpt_block_backward", "y.ln2_mean, y.ln2_rstd, y.middle,\n                       w[LN2_W], N, C)",
-     "y.ln2_mean, y.ln2_rstd, y.x, weight_of(gpt, LN2_W, l), N, C)", "the second norm's input", [M]),
+     "y.ln2_mean, y.ln2_rstd, y.x, w[LN2_W], N, C)", "the second norm's input", [M]),
     ("gpt_block_backward", "tensors_place(dw, gpt, gpt->gradients, l);", "tensors_place(dw, gpt, gpt->gradients, 0);", "another layer's gradients", [M]),
     ("gpt_block_backward", "gelu_backward(a->dwide, a->dwide, y.fc, N * F)",
      "gelu_backward(a->dwide, a->dwide, a->gelu, N * F)", "GELU's output for its input", [M]),

@@ -94,10 +94,15 @@ def smoothed(values, width):
     return means
 
 
+def stride(values, thin):
+    """Which of them to draw so that at most `thin` are; 0 draws all."""
+    return max(1, -(-len(values) // thin)) if thin else 1
+
+
 def draw_loss(axis, run, x, color, shown, thin):
     steps, losses = run.points(x, "loss")
     means = smoothed(losses, max(10, len(losses) // 100)) if len(losses) > 40 else losses
-    keep = max(1, -(-len(steps) // thin)) if thin else 1  # only now: the mean is over all steps
+    keep = stride(steps, thin)  # only now: the mean is over all steps
     steps, losses, means = steps[::keep], losses[::keep], means[::keep]
     if means != losses:
         axis.plot(steps, losses, color=color, alpha=0.15, linewidth=0.6)
@@ -127,7 +132,7 @@ def draw_panel(axis, panel, runs, x, log_x, thin):
         else:
             column = {"bits": "val_bits_per_byte"}.get(panel, panel)
             places, values = run.points(x, column)
-            keep = max(1, -(-len(places) // thin)) if thin else 1
+            keep = stride(places, thin)
             axis.plot(places[::keep], values[::keep], color=color, linewidth=1, label=shown.rstrip(", "))
     axis.set_ylabel(PANELS[panel] + (" (%)" if panel == "accuracy" else ""))
     axis.set_xlabel({"step": "steps", "seconds": "seconds"}.get(x, x))
