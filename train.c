@@ -2220,7 +2220,7 @@ void gpt_block_forward(const GPT *gpt, Activations *a, size_t l, size_t B, size_
     Dropout inside = dropout_site(gpt, a, 1 + 3 * l, H * T * T);
     Dropout after1 = dropout_site(gpt, a, 2 + 3 * l, T * C);
     Dropout after2 = dropout_site(gpt, a, 3 + 3 * l, T * C);
-    float *w[KINDS];
+    float *w[KINDS]; /* the block's weights, by kind */
     tensors_place(w, gpt, gpt->weights, l);
 
     layernorm_forward(a->norm, y.ln1_mean, y.ln1_rstd, y.x, w[LN1_W], w[LN1_B], N, C);
@@ -2314,7 +2314,7 @@ void gpt_block_backward(GPT *gpt, Activations *a, size_t l, size_t B, size_t T) 
     Dropout after1 = dropout_site(gpt, a, 2 + 3 * l, T * C);
     Dropout after2 = dropout_site(gpt, a, 3 + 3 * l, T * C);
 
-    float *w[KINDS], *dw[KINDS];
+    float *w[KINDS], *dw[KINDS]; /* the block's weights and their gradients, by kind */
     tensors_place(w, gpt, gpt->weights, l);
     tensors_place(dw, gpt, gpt->gradients, l);
 
@@ -3796,8 +3796,9 @@ typedef struct {
     double seconds;      /* of the fastest call */
 } ProfileRow;
 
+enum { PROFILE_ROWS = 32 }; /* at most */
 typedef struct {
-    ProfileRow rows[32];
+    ProfileRow rows[PROFILE_ROWS];
     int count, runs;     /* rows that are finished; runs so far of the next one */
     double start, spent; /* clock at the start of its latest run; seconds of all its runs */
 } Profile;
@@ -3805,7 +3806,7 @@ typedef struct {
 /* Measures the body of `while (profile_again(...))`: true until that has run three times and
  * for 0.1 s, or 100 times. */
 static bool profile_again(Profile *p, const char *name, double calls, double flops) {
-    assert(p->count < 32);
+    assert(p->count < PROFILE_ROWS);
     ProfileRow *row = &p->rows[p->count];
     double once = clock_seconds() - p->start;
     if (p->runs == 0) *row = (ProfileRow){name, calls, flops, INFINITY}, p->spent = 0;
