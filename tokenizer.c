@@ -155,6 +155,25 @@ const char *text_lend(const char *format, ...) {
     return text;
 }
 
+/* printf into a text that is passed by value: the name of a file on its way into a call, a
+ * number in a line of output.  text_of(...).chars lasts until the end of the statement that
+ * makes it, so nobody frees it, and no later text can overwrite it. */
+typedef struct {
+    char chars[4096 + 64]; /* no system opens a longer name */
+} Text;
+
+__attribute__((format(printf, 1, 2)))
+Text text_of(const char *format, ...) {
+    Text text;
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vsnprintf(text.chars, sizeof text.chars, format, arguments);
+    va_end(arguments);
+    if (length < 0 || (size_t)length >= sizeof text.chars)
+        die("%.60s...: is too long", text.chars);
+    return text;
+}
+
 typedef struct {
     unsigned char *data; /* size bytes and a NUL behind them, which size does not count */
     size_t size;
