@@ -1,15 +1,22 @@
 # Every program is one compile line.
-#   make        builds ./train                       make run     trains on this project's own text, then writes
+#   make        builds ./train                       make run     trains on dev/data/prose.txt, then generates
 #   make test   every check that needs no Python     make debug   the same program with sanitizers, ./build/train-debug
 #   make bench  speed beside the machine's limits and PyTorch
 #   make reproduce RUN=names        a published run, its figure beside ours: doc/reproduction.md
 #   make report RUN=out/first       a page about a run, with its curves
 #   make book   doc/ and the annotated sources as one page, build/book/index.html (needs pandoc)
 # Another compiler or machine: make CC=clang, make CFLAGS='-O2', make OPENMP= (one thread).
+# On the plain kernels, the definitions: make -B PLAIN=1.
 
+# -O3                 unrolls loops and turns them into vector instructions
+# -march=native       may use all instructions of this machine; the programs then run on machines like it
+# -std=gnu11          not c11, with which gcc fuses no multiplication with an addition, at half the speed
+# -fno-math-errno     sqrtf is one instruction, since it need not set errno, which nobody reads
+# -Wall -Wextra       warnings; there are none
+# -DPLAIN             the whole program on the plain kernels
 CFLAGS ?= -O3 -march=native
-# gnu11, not c11: with -std=c11 gcc fuses no multiplication with an addition, at half the speed.
-FLAGS = -std=gnu11 -fno-math-errno -Wall -Wextra $(CFLAGS)
+FLAGS = -std=gnu11 -fno-math-errno -Wall -Wextra $(if $(PLAIN),-DPLAIN) $(CFLAGS)
+# These stop at the first byte that is read or written outside its array, and at the first undefined operation.
 SANITIZE = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 # OpenMP if the compiler has it; without it everything works the same on one thread.
 OPENMP := $(shell d=$$(mktemp -d) && echo 'int main(void) { return 0; }' > $$d/a.c && \
@@ -34,26 +41,33 @@ build/test_%: tests/test_%.c tests/check.c $(wildcard tests/child.c) $(SOURCES) 
 build/train-debug: $(SOURCES) | build
 	$(CC) $(FLAGS) $(SANITIZE) train.c -o $@ -lm
 
-# Without OpenMP: the tests compare its losses with those of build/train, to the last bit.
-build/train-plain: $(SOURCES) | build
+# Without OpenMP, and on the plain kernels: the tests compare their losses with those of build/train.
+build/train-serial: $(SOURCES) | build
 	$(CC) $(FLAGS) train.c -o $@ -lm
+
+build/train-plain: $(SOURCES) | build
+	$(CC) $(FLAGS) $(OPENMP) -DPLAIN train.c -o $@ -lm
 
 build:
 	mkdir -p build
 
 debug: build/train-debug
 
-run: build/train
-	./train --out out/first --overwrite --steps 3000
-	./train generate --model out/first/best --prompt "The gradient " --temperature 0.6
+# gcc's OpenMP: how long a thread that waits for the others spins before it sleeps. By default longer than the system
+# lets a thread run, so that beside any busy program all others spin for nothing until it gives back its core.
+run reproduce bench: export GOMP_SPINCOUNT ?= 1000
 
-test: build/train build/train-plain $(TESTS)
-	TRAIN_PLAIN=build/train-plain sh tests/run.sh $(TESTS)
+run: build/train
+	./train --vocab 1024 --lr 3e-3 --steps 900 --eval-every 150 --out out/first --overwrite
+	./train generate --model out/first/best --prompt "The gradient " --temperature 0.5
+
+test: build/train build/train-serial build/train-plain $(TESTS)
+	TRAIN_SERIAL=build/train-serial TRAIN_PLAIN=build/train-plain sh tests/run.sh $(TESTS)
 
 check-portability: # compilers, libraries and machines that are at hand; prints a table
 	sh dev/portability.sh
 
-check-static: # analysers of the source, valgrind and the thread sanitizer on a short run
+check-static: # analyzers of the source, valgrind and the thread sanitizer on a short run
 	sh dev/static.sh
 
 # The rest needs Python and the packages of dev/requirements.txt.
@@ -89,7 +103,7 @@ build/fault_shim.so: tests/fault_shim.c | build
 build/logits: build/%: dev/reference/%.c $(SOURCES) | build
 	$(CC) $(FLAGS) $(OPENMP) $< -o $@ -lm
 
-build/matmul_steps build/kernels build/step: build/%: dev/bench/%.c $(SOURCES) | build
+build/matmul_steps build/kernels build/step build/profile: build/%: dev/bench/%.c $(SOURCES) | build
 	$(CC) $(FLAGS) $(OPENMP) $< -o $@ -lm
 
 # train.c as a library, for dev/bench/products.py; nothing of its main() is in it.
@@ -97,9 +111,10 @@ build/train.so: $(SOURCES) | build
 	$(CC) $(FLAGS) $(OPENMP) -Wno-unused-const-variable -shared -fPIC -DTRAIN_NO_MAIN train.c \
 	    -o $@ -lm
 
-bench: build/matmul_steps build/kernels build/step build/train.so # two minutes, and some more where PyTorch is
-	GOMP_SPINCOUNT=1000 ./build/matmul_steps
-	GOMP_SPINCOUNT=1000 ./build/kernels
+bench: build/matmul_steps build/kernels build/profile build/step build/train.so # two minutes, and some more where PyTorch is
+	./build/matmul_steps
+	./build/kernels
+	./build/profile 4 4 128 65 12 64
 	if $(PYTHON) -c 'import numpy'; then $(PYTHON) dev/bench/products.py; \
 	else echo 'numpy is not there: dev/bench/products.py is left out'; fi
 	if $(PYTHON) -c 'import torch'; then $(PYTHON) dev/bench/step.py; \
@@ -129,7 +144,7 @@ fuzz-tokenizer: | build # ten minutes
 
 fuzz-files: | build # ten minutes for each reader
 	$(FUZZ) tests/fuzz_files.c -o build/fuzz_files -lm
-	for reader in safetensors model config index tokens state; do \
+	for reader in safetensors model config tokens state; do \
 	    mkdir -p build/fuzz/$$reader && FUZZ=$$reader ./build/fuzz_files -print_final_stats=1 \
 	        -max_total_time=$(SECONDS) -max_len=8000 -close_fd_mask=2 build/fuzz/$$reader \
 	        > build/fuzz/$$reader.log 2>&1 || { tail -n 30 build/fuzz/$$reader.log; exit 1; }; \

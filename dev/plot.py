@@ -49,15 +49,15 @@ class Run:
         self.columns = {name: [number(row[i]) for row in rows] for i, name in enumerate(names)}
 
     def points(self, x, y):
-        """The places where both columns have a value."""
+        """The steps (or other x) at which both columns have a value."""
         pairs = [(a, b) for a, b in zip(self.columns.get(x, []), self.columns.get(y, []))
                  if not math.isnan(a) and not math.isnan(b)]
         return [a for a, _ in pairs], [b for _, b in pairs]
 
     def best(self, x="step"):
         """Place and value of the lowest validation loss after the start, or None."""
-        places, losses = self.points(x, "val_loss")
-        learned = [(loss, place) for place, loss in zip(places, losses) if place > 0]
+        xs, losses = self.points(x, "val_loss")
+        learned = [(loss, at) for at, loss in zip(xs, losses) if at > 0]
         return min(learned)[::-1] if learned else None
 
 
@@ -127,13 +127,13 @@ def draw_panel(axis, panel, runs, x, log_x, thin):
         elif panel == "accuracy":
             for column, style, name in (("train_accuracy", "--", "training"),
                                         ("val_accuracy", "-", "validation")):
-                places, values = run.points(x, column)
-                axis.plot(places, [100 * v for v in values], style, color=color, label=shown + name)
+                xs, values = run.points(x, column)
+                axis.plot(xs, [100 * v for v in values], style, color=color, label=shown + name)
         else:
             column = {"bits": "val_bits_per_byte"}.get(panel, panel)
-            places, values = run.points(x, column)
-            keep = stride(places, thin)
-            axis.plot(places[::keep], values[::keep], color=color, linewidth=1, label=shown.rstrip(", "))
+            xs, values = run.points(x, column)
+            keep = stride(xs, thin)
+            axis.plot(xs[::keep], values[::keep], color=color, linewidth=1, label=shown.rstrip(", "))
     axis.set_ylabel(PANELS[panel] + (" (%)" if panel == "accuracy" else ""))
     axis.set_xlabel({"step": "steps", "seconds": "seconds"}.get(x, x))
     axis.grid(alpha=0.3)

@@ -10,12 +10,12 @@ The documents are the glossary and the chapters of DOCUMENTS.  An entry, under a
 command in a ```sh block, some lines of what it prints in a ```text block, and mostly a claim in
 an ```expect block.  Three things are checked:
 
-  - The command ends with status 0 within a minute (or --limit).
+  - The command ends with status 0 within three minutes (or --limit).
   - Every line of the ```text block was printed, in that order.  A number in it stands for any
     number, because times and losses differ between machines (but `step 60` at the beginning of
     a line is that step); `...` stands for lines left out.
   - Every line of the ```expect block: `holds EXPRESSION` must be true; any other line must be
-    found in what was printed, after the place where the line before it was found.  In it,
+    found in what was printed, after the position of the line before it.  In it,
     {name} stands for a number, and the expressions may use that name; {_} is any number.
 
 Blanks count as one blank everywhere.  The first command of the glossary makes the model that
@@ -33,7 +33,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "doc" / f"{name}.md" for name in ("glossary", "reading", "memory", "attention",
                                                      "checkpoints", "hardware", "many-machines")]
-LIMIT = 60  # seconds, the promise of the glossary
+LIMIT = 180  # seconds: most take less than a minute, slow machines more
 NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf)"
 NAMES = {name: getattr(math, name) for name in ("exp", "log", "sqrt", "pi", "inf")}
 NAMES.update(abs=abs, max=max, min=min)
@@ -80,15 +80,15 @@ def check_text(shown, output, indent):
         if not line.strip() or line.strip() == "...":
             now.append(line)
             continue
-        pattern, place = line_pattern(line), at
-        while place < len(output) and not pattern.match(output[place]):
-            place += 1
-        if place == len(output):
+        pattern, found = line_pattern(line), at
+        while found < len(output) and not pattern.match(output[found]):
+            found += 1
+        if found == len(output):
             problems.append(f"not printed (or not here): {line.strip()}")
             now.append(line)
         else:
-            now.append(" " * indent + output[place].rstrip())
-            at = place + 1
+            now.append(" " * indent + output[found].rstrip())
+            at = found + 1
     return problems, now
 
 

@@ -5,8 +5,9 @@
  *     build/attack KILLS STRIDE  so many random kills; every STRIDE-th write that can fail
  *
  * It runs the program $TRAIN (build/train unless told otherwise), with build/fault_shim.so for
- * the faults.  Three parts: kill -9 at random instants; an error or a kill at each call that
- * changes files, in turn; memory over ten thousand steps.
+ * the faults.  Five parts: kill -9 at random instants; the order in which files and folders
+ * reach the disk; an error or a kill at each call that changes files, in turn, of a new run and
+ * of one that replaces another; memory over ten thousand steps.
  */
 #define TRAIN_NO_MAIN
 #include "../train.c"
@@ -55,19 +56,36 @@ static Bytes log_read(const char *run) {
     return text;
 }
 
+/* Weights and moments; the headers differ in the seconds that a run took. */
+static bool states_equal(const char *a, const char *b) {
+    if (!file_there(a, "state.safetensors") || !file_there(b, "state.safetensors"))
+        return false;
+    SafeTensors *x = state_open(text_of("%s/%s", folder, a).chars);
+    SafeTensors *y = state_open(text_of("%s/%s", folder, b).chars);
+    size_t bytes = x->size - x->header;
+    bool equal = y->size - y->header == bytes &&
+                 !memcmp(x->data + x->header, y->data + y->header, bytes);
+    safetensors_close(x);
+    safetensors_close(y);
+    return equal;
+}
+
 static bool runs_equal(const char *a, const char *b) {
     if (!file_there(a, "log.csv") || !file_there(b, "log.csv")) return false;
     Bytes x = log_read(a), y = log_read(b);
     bool equal = x.size == y.size && !memcmp(x.data, y.data, x.size);
     free(x.data);
     free(y.data);
-    return equal && files_equal(a, b, "model.safetensors") &&
+    return equal && states_equal(a, b) && files_equal(a, b, "model.safetensors") &&
            files_equal(a, b, "best/model.safetensors") && files_equal(a, b, "vocab.json");
 }
 
 #define RUN                                                                              \
     "--layers 1 --heads 2 --channels 16 --context 8 --batch 4 --dropout 0.1 --sample 0 " \
     "--warmup 2 --lr 1e-2 --eval-batches 2 --threads 1"
+
+#define SHORT "--steps 6 --save-every 2 --eval-every 3 --keep"
+#define OTHER "--channels 8 --steps 4 --save-every 2 --eval-every 3" /* the last one counts */
 
 static void text_make(void) {
     char text[1001], *path = path_of("text.txt");
@@ -101,12 +119,14 @@ static int status_of(pid_t child) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-/* A new run, or the one that is there resumed. */
+/* A new run, or the one that is there resumed.  A run that stopped within its first save may
+ * leave a model and no state: then it starts again, with the user's leave to replace it. */
 static char *command_of(const char *run, const char *options) {
     return file_there(run, "state.safetensors")
                ? text_format("--resume %s/%s --threads 1", folder, run)
-               : text_format("--data %s/text.txt " RUN " %s --out %s/%s", folder, options,
-                             folder, run);
+               : text_format("--data %s/text.txt " RUN " %s --out %s/%s%s", folder, options,
+                             folder, run,
+                             file_there(run, "model.safetensors") ? " --overwrite" : "");
 }
 
 /* Does a model that is there open? */
@@ -139,7 +159,9 @@ static void writing_await(pid_t child, const char *run, size_t saves) {
         for (int i = 0; i < 3; i++) now = now || file_there(run, names[i]);
         if (now && !before && saves-- == 0) return;
         before = now;
-        if (kill(child, 0) != 0) return;
+        siginfo_t ended = {0};
+        waitid(P_PID, (id_t)child, &ended, WEXITED | WNOHANG | WNOWAIT);
+        if (ended.si_pid == child) return;
     }
 }
 
@@ -201,7 +223,7 @@ static void test_kills(size_t wanted) {
 /* --- Errors and kills at each call ------------------------------------------------------- */
 
 static void test_faults(const char *call, const char *mode, size_t stride) {
-    const char *options = "--steps 6 --save-every 2 --eval-every 3 --keep 2";
+    const char *options = SHORT;
     char *mark = path_of("mark"), *number, *run = path_of("faulty");
     size_t injected = 0, silent = 0, unclear = 0, lost = 0, closed = 0, refused = 0;
     setenv("FAULT_CALL", call, 1);
@@ -257,6 +279,111 @@ static void test_faults(const char *call, const char *mode, size_t stride) {
     free(run);
 }
 
+/* --- One run replaces another ------------------------------------------------------------ */
+
+/* The short run is replaced by one of another shape, which is killed or fails at each call in
+ * turn.  A model that is there must open: none may have the config.json of the other run.  The
+ * state is that of either run, and goes on as that one. */
+static void test_replaced(const char *call, const char *mode) {
+    static const char *const files[] = {
+        "state.safetensors",      "model.safetensors", "config.json",     "vocab.json",
+        "merges.txt",             "log.csv",           "best/vocab.json", "best/merges.txt",
+        "best/model.safetensors", "best/config.json"};
+    char *mark = path_of("mark");
+    size_t injected = 0, closed = 0, lost = 0;
+    for (int i = 1; i < 1000; i++) {
+        folder_remove(text_of("%s/replaced", folder).chars);
+        folder_create(text_of("%s/replaced/best", folder).chars);
+        for (size_t f = 0; f < sizeof files / sizeof *files; f++) {
+            Bytes bytes = file_read(text_of("%s/short/%s", folder, files[f]).chars);
+            bytes_save(text_of("%s/replaced/%s", folder, files[f]).chars, bytes.data,
+                       bytes.size);
+            free(bytes.data);
+        }
+        unlink(mark);
+        setenv("FAULT_CALL", call, 1);
+        setenv("FAULT_MODE", mode, 1);
+        setenv("FAULT_MARK", mark, 1);
+        setenv("FAULT_NUMBER", text_of("%d", i).chars, 1);
+        setenv("LD_PRELOAD", "build/fault_shim.so", 1);
+        char *line = text_format("--data %s/text.txt " RUN " " OTHER " --overwrite --out "
+                                 "%s/replaced", folder, folder);
+        status_of(start(line, NULL));
+        free(line);
+        unsetenv("LD_PRELOAD");
+        unsetenv("FAULT_CALL");
+        if (access(mark, F_OK) != 0) break;
+        injected++;
+        closed += !opens("replaced", ".") || !opens("replaced", "best");
+        line = text_format("--resume %s/replaced --threads 1", folder);
+        lost += status_of(start(line, NULL)) != 0 ||
+                !(states_equal("replaced", "short") || states_equal("replaced", "other"));
+        free(line);
+        closed += !opens("replaced", ".") || !opens("replaced", "best");
+    }
+    check(injected > 0 && closed == 0 && lost == 0,
+          "--overwrite, %s at %s: %zu of them; models that do not open: %zu; runs that cannot "
+          "go on as one of the two: %zu", mode, call, injected, closed, lost);
+    free(mark);
+}
+
+/* --- The order on the disk --------------------------------------------------------------- */
+
+/* Names in a folder are on the disk once the folder is flushed.  In the trace of a run, each
+ * rename must follow a flush of the file; and when a state gets its name, no folder may have a
+ * name in it that is not on the disk yet: the exports belong to a state that may be lost, never
+ * the other way round. */
+static void test_order(void) {
+    enum { MANY = 64 };
+    static char dirty[MANY][256], flushed[MANY][256]; /* folders; files, since their rename */
+    size_t dirty_count = 0, flushed_count = 0, saves = 0, early = 0, unflushed = 0;
+    char *trace = path_of("trace"), *line = command_of("traced", SHORT);
+    setenv("FAULT_TRACE", trace, 1);
+    setenv("LD_PRELOAD", "build/fault_shim.so", 1);
+    int status = status_of(start(line, NULL));
+    unsetenv("LD_PRELOAD");
+    unsetenv("FAULT_TRACE");
+    free(line);
+    Bytes text = file_read(trace);
+    for (char *next = strtok((char *)text.data, "\n"); next; next = strtok(NULL, "\n")) {
+        char call[16], path[240], above[240];
+        if (sscanf(next, "%15s %239s", call, path) != 2) die("%s: %s", trace, next);
+        snprintf(above, sizeof above, "%s", path);
+        char *slash = strrchr(above, '/');
+        if (slash) *slash = 0;
+        else strcpy(above, ".");
+        if (!strcmp(call, "fsync")) {
+            size_t kept = 0;
+            for (size_t i = 0; i < dirty_count; i++)
+                if (strcmp(dirty[i], path)) memmove(dirty[kept++], dirty[i], 256);
+            dirty_count = kept;
+            snprintf(flushed[flushed_count++ % MANY], 256, "%s", path);
+            continue;
+        }
+        if (!strcmp(call, "rename")) {
+            bool state = slash && !strcmp(slash + 1, "state.safetensors"), found = false;
+            for (size_t i = 0; i < MANY; i++)
+                if (!strcmp(flushed[i], text_of("%s.tmp", path).chars)) {
+                    found = true;
+                    *flushed[i] = 0;
+                }
+            unflushed += !found;
+            saves += state;
+            early += state && dirty_count > 0;
+        }
+        if (dirty_count == MANY) die("%s: too many folders", trace);
+        snprintf(dirty[dirty_count++], 256, "%s", above);
+    }
+    check(status == 0 && saves == 8 && unflushed == 0,
+          "order: %zu states get their names; renames of a file that is not on the disk: %zu",
+          saves, unflushed);
+    check(early == 0 && dirty_count == 0,
+          "order: states named before all other names were on the disk: %zu; folders not "
+          "flushed at the end: %zu", early, dirty_count);
+    free(text.data);
+    free(trace);
+}
+
 /* --- Memory ------------------------------------------------------------------------------ */
 
 static long resident_kb(pid_t child) {
@@ -310,14 +437,22 @@ int main(int argc, char **argv) {
     setvbuf(stdout, NULL, _IOLBF, 0);
     text_make();
     test_kills(kills);
-    char *line = command_of("short", "--steps 6 --save-every 2 --eval-every 3 --keep 2");
+    char *line = command_of("short", SHORT);
     check(status_of(start(line, NULL)) == 0, "the undisturbed short run");
     free(line);
-    static const char *const calls[] = {"fwrite", "fflush", "fclose", "fopen", "fsync",
-                                        "rename", "unlink", "link",   "mkdir"};
+    line = command_of("other", OTHER);
+    check(status_of(start(line, NULL)) == 0, "the run that replaces it");
+    free(line);
+    test_order();
+    static const char *const calls[] = {"fwrite", "fflush", "fclose", "fopen",
+                                        "fsync",  "rename", "unlink", "mkdir"};
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
         test_faults(calls[i], "fail", i == 0 ? stride : 1);
         test_faults(calls[i], "kill", i == 0 ? stride : 1);
+    }
+    for (size_t i = 4; i < 7; i++) {
+        test_replaced(calls[i], "fail");
+        test_replaced(calls[i], "kill");
     }
     test_memory();
     return check_summary();

@@ -7,6 +7,7 @@
  *
  * Included after train.c and check.c.
  */
+#include <dirent.h>
 #include <sys/wait.h>
 
 typedef struct {
@@ -82,7 +83,7 @@ const char *train_program(void) {
     return named && *named ? named : "build/train";
 }
 
-/* Runs a program; arguments[0] is its path, and NULL stands behind the last one. */
+/* Runs a program; arguments[0] is its path, and NULL follows the last one. */
 Ending program_run(const char *const arguments[]) {
     FILE *out = scratch_file(), *err = scratch_file();
     pid_t child = child_fork(out, err);

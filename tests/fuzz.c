@@ -42,8 +42,21 @@ static void *fuzz_calloc(size_t count, size_t size) {
     return block + 1;
 }
 
+/* The text of a memory stream is the C library's own block, not one of the list. */
+static char **stream_text;
+
+static FILE *fuzz_memstream(char **text, size_t *size) {
+    stream_text = text;
+    return open_memstream(text, size);
+}
+
 static void fuzz_free(void *memory) {
     if (!memory) return;
+    if (stream_text && memory == *stream_text) {
+        stream_text = NULL;
+        free(memory);
+        return;
+    }
     Block *block = (Block *)memory - 1;
     block->before->after = block->after;
     block->after->before = block->before;
@@ -85,12 +98,14 @@ static void fuzz_input(void (*run)(const uint8_t *, size_t), const uint8_t *data
         run(data, size);
         assert(all.after == &all); /* nothing is left when all went well */
     }
+    stream_text = NULL;
     while (all.after != &all) fuzz_free(all.after + 1);
 }
 
 #define calloc fuzz_calloc
 #define realloc fuzz_realloc
 #define free fuzz_free
+#define open_memstream fuzz_memstream
 #define exit fuzz_exit
 #define mmap fuzz_mmap
 #define munmap fuzz_munmap

@@ -1,12 +1,12 @@
-/* fuzz_tokenizer.c - arbitrary files and texts against tokenizer.c, for clang's libFuzzer:
+/* fuzz_tokenizer.c - arbitrary files and texts for tokenizer.c, with clang's libFuzzer:
  *
  *     make fuzz-tokenizer
  *
- * The first byte of an input says what the rest is: a vocab.json and a merges.txt with a NUL
- * between them, a merges.txt alone, a text to learn from, or a tokenizer.json; in all but the
- * third a NUL behind them may begin a text.  What ends the program elsewhere (one line, exit
+ * The first byte of an input says what the rest is: a vocab.json and a merges.txt separated by
+ * a NUL, a merges.txt alone, a text to learn from, or a tokenizer.json; in all but the third a
+ * NUL after them may begin a text.  An error that ends the program elsewhere (one line, exit
  * status 1) ends only the present input here (see fuzz.c).  What must hold is asserted: the
- * fast ways agree with the plain ones, and a text comes back from its ids.
+ * fast functions agree with the plain ones, and decoding the ids gives the text back.
  */
 #include "fuzz.c"
 #define TOKENIZER_NO_MAIN
@@ -62,7 +62,7 @@ static void text_round(Tokenizer *t, const unsigned char *text, size_t bytes) {
     free(plain);
 }
 
-/* A part of the input up to the next NUL, in memory of its exact size and a NUL behind it. */
+/* The input up to the next NUL, in memory of its exact size and a NUL after it. */
 static Bytes part_next(const uint8_t **data, size_t *size) {
     const uint8_t *end = *size ? memchr(*data, 0, *size) : NULL;
     size_t bytes = end ? (size_t)(end - *data) : *size;
@@ -77,7 +77,7 @@ static void input_run(const uint8_t *data, size_t size) {
     unsigned kind = *data++ % 5;
     size--;
     Tokenizer *t;
-    if (kind == 3) { /* learn from the whole of it, in both ways */
+    if (kind == 3) { /* learn from all of it, with both functions */
         Strings pieces = {0};
         classes_prepare();
         pieces_count(&pieces, data, size);
@@ -103,8 +103,7 @@ static void input_run(const uint8_t *data, size_t size) {
         free(vocab.data);
         free(merges.data);
     }
-    unsigned char *text =
-        memory_allocate(size, 1); /* its exact size, so that ASan sees each step beyond */
+    unsigned char *text = memory_allocate(size, 1); /* the exact size, for ASan */
     if (size) memcpy(text, data, size);
     text_round(t, text, size);
     free(text);

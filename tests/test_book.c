@@ -1,23 +1,24 @@
-/* test_book.c - the book in doc/ against the code.
+/* test_book.c - checks the book in doc/ against the code.
  *
  * The book names functions, sections, options, commands and files, and prints worked numbers.
- * All of it is read from the text here and looked up in the sources, so that neither can change
- * without the other.
+ * This program reads all of them from the text and looks them up in the sources, so that
+ * neither can change without the other.
  *
  *   1. Texts                   files, words, headings
  *   2. The glossary            every term has one entry with all its parts
  *   3. Names                   functions, sections, options, commands, files, links
  *   4. Tags                    [glossary: term] in the sources
  *   5. Worked numbers          the ```numbers blocks, computed with train.c
- *   6. What can be seen        rows that the glossary shows
+ *   6. What can be seen        lines that the glossary shows
  *
- * The text must keep to a few forms, which README-like prose does anyway: `name()` is a
+ * The text must keep to a few conventions, as any README does: `name()` is a
  * function, `--name` an option, `dir/file.ext` a file, "section N" a section of train.c or,
  * after the name of the file, of tokenizer.c.
  */
 #define TRAIN_NO_MAIN
 #include "../train.c"
 #include "check.c"
+#include <dirent.h>
 #include <strings.h>
 
 /* =========================================================================================
@@ -52,7 +53,7 @@ static bool starts_with(const char *text, const char *start) {
     return strncmp(text, start, strlen(start)) == 0;
 }
 
-/* A heading as the anchor of a link: lower case, blanks become '-', punctuation goes. */
+/* The anchor of a heading: lower case, '-' for each space, without punctuation. */
 static char *slug_of(const char *heading, size_t length) {
     char *slug = memory_allocate(length + 1, 1);
     size_t n = 0;
@@ -66,7 +67,7 @@ static char *slug_of(const char *heading, size_t length) {
     return slug;
 }
 
-/* Collects the headings; a line in a fenced block is none. */
+/* Collects the headings; a line in a fenced block is not one. */
 static void doc_headings(Doc *doc) {
     bool fenced = false;
     for (const char *at = (char *)doc->text.data; *at;
@@ -94,13 +95,28 @@ static Doc *doc_find(const char *path) {
     return NULL;
 }
 
+/* Appends a file, or all files of text below a folder. */
+static void scripts_append(const char *path) {
+    DIR *folder = opendir(path);
+    if (!folder) {
+        Bytes file = file_read(path);
+        if (!memchr(file.data, 0, file.size)) text_append(&scripts, path);
+        free(file.data);
+        return;
+    }
+    for (struct dirent *entry; (entry = readdir(folder));)
+        if (entry->d_name[0] != '.')
+            scripts_append(text_of("%s/%s", path, entry->d_name).chars);
+    closedir(folder);
+}
+
 static void texts_read(void) {
     train_source = file_read("train.c");
     tokenizer_source = file_read("tokenizer.c");
     makefile = file_read("Makefile");
     static const char *const SCRIPTS[] = {"dev", "tests/run.sh"};
     for (size_t i = 0; i < sizeof SCRIPTS / sizeof *SCRIPTS; i++)
-        text_collect(&scripts, SCRIPTS[i], true);
+        scripts_append(SCRIPTS[i]);
     DIR *folder = opendir("doc");
     if (!folder) die("doc: cannot open the folder (the test runs from the top folder)");
     for (struct dirent *entry; (entry = readdir(folder));) {
@@ -120,10 +136,10 @@ static void texts_read(void) {
         "doc/hardware.md",   "doc/tokenizer.md",     "doc/matmul.md",
         "doc/performance.md", "doc/verification.md",  "doc/reproduction.md"};
     for (size_t i = 0; i < sizeof CHAPTERS / sizeof *CHAPTERS; i++)
-        check(doc_find(CHAPTERS[i]) != NULL, "%s is there", CHAPTERS[i]);
+        check(doc_find(CHAPTERS[i]) != NULL, "%s exists", CHAPTERS[i]);
 }
 
-/* The part of a source that section N spans: from its banner to the next one.  The opening
+/* The part of a source that is section N: from its banner to the next one.  The opening
  * essay is section 1 of train.c.  NULL if there is no such section. */
 static const char *section_find(const Bytes *source, unsigned section, const char **end) {
     const char *text = (char *)source->data, *start = NULL;
@@ -143,12 +159,12 @@ static const char *section_find(const Bytes *source, unsigned section, const cha
     return start;
 }
 
-/* Does this stretch of C define the function?  Its name then stands on a line that begins in
- * the first column, and the line is neither a comment nor, in itself, a call. */
+/* Does this piece of C define the function?  Then its name is on a line that begins in the
+ * first column and is neither a comment nor a statement, and a { follows the arguments. */
 static bool function_defined(const char *start, const char *end, const char *name) {
     size_t length = strlen(name);
     for (const char *at = start; (at = strstr(at, name)) && at < end; at++) {
-        if (at[length] != '(' || (at[-1] != ' ' && at[-1] != '*')) continue;
+        if (at[length] != '(' || at == start || !strchr(" *\n", at[-1])) continue;
         const char *line = at;
         while (line > start && line[-1] != '\n') line--;
         if (strchr(" \t#*/}\n", *line)) continue;
@@ -174,7 +190,7 @@ static bool source_defines(const Bytes *source, const char *name) {
 
 typedef struct {
     char *term;
-    const char *body, *end; /* of the entry, behind its heading */
+    const char *body, *end; /* of the entry, after its heading */
 } Entry;
 
 static Entry entries[HEADINGS_MAX];
@@ -193,8 +209,8 @@ static void entries_read(void) {
     }
 }
 
-/* The entry for a name that a tag or a help text uses: the term, or the term without what
- * stands in brackets behind it. */
+/* The entry for a name that a tag or a help text uses: the term, with or without the part in
+ * parentheses after it. */
 static const Entry *entry_named(const char *name) {
     for (size_t i = 0; i < entry_count; i++) {
         const char *bracket = strstr(entries[i].term, " (");
@@ -206,7 +222,7 @@ static const Entry *entry_named(const char *name) {
     return NULL;
 }
 
-/* Text of a part of the entry, behind its label, up to the next label. */
+/* The text of a part of the entry, from after its label to the next label. */
 static char *entry_part(const Entry *e, const char *label) {
     char *mark = text_format("\n- **%s:**", label), *part = NULL;
     for (const char *at = e->body; (at = strstr(at, mark)) && at < e->end; at++) {
@@ -243,7 +259,7 @@ static void check_glossary(void) {
             missing++;
             continue;
         }
-        /* A term of a program that exists must say where in it, one of another may not. */
+        /* A term of a program that exists must say where in it; the others are planned. */
         char *where = entry_part(e, "Where");
         bool later = where && strstr(where, "Planned:");
         char *lab = starts_with(home, "lab ") ? text_format("(%s)", home + 4) : NULL;
@@ -274,7 +290,7 @@ static void check_glossary(void) {
             free(part);
             free(mark);
         }
-        /* A definition stands between heading and first label. */
+        /* There is a definition between the heading and the first label. */
         const char *label = strstr(e->body, "\n- **");
         good = good && label && label - e->body > 80;
         char *source = entry_part(e, "Source"), *see = entry_part(e, "See it");
@@ -348,7 +364,7 @@ static void check_where(void) {
         }
         free(where);
     }
-    check(names > 50 && !wrong, "%zu functions stand in the sections that the glossary names",
+    check(names > 50 && !wrong, "%zu functions are in the sections that the glossary names",
           names);
 }
 
@@ -358,9 +374,11 @@ static void check_where(void) {
 
 /* Is --NAME an option of train.c's table, of tokenizer.c, or of a script? */
 static bool option_exists(const char *name, const char *program, char letter) {
-    char *row = text_format("    {\"%s\", \"", name), *word = text_format("{\"--%s\", ", name);
+    char *row = text_format("(%s, \"", name), *word = text_format("{\"--%s\", ", name);
     char *script = text_format("\"--%s\"", name);
-    const char *train = strstr((char *)train_source.data, row);
+    for (char *c = row; (c = strchr(c, '-')); *c = '_') {}
+    const char *train = strstr((char *)train_source.data, " OPTIONS[] = {");
+    train = train ? strstr(train, row) : NULL; /* a row of the table: COUNT(name, "letters" */
     bool found = false;
     if (!program || !strcmp(program, "train"))
         found = train && (!letter || memchr(train + strlen(row), letter,
@@ -400,13 +418,11 @@ static void check_command(const Doc *doc, const char *command) {
         char letter = 't';
         if (*word != '-' && *word != '$') {
             char *name = text_copy(word, strcspn(word, " \n|&;"));
-            char *row = text_format("'%c', \"%s\", ", name[0], name);
             char *known = text_format("\"%s\"", name);
             const Bytes *source = train ? &train_source : &tokenizer_source;
-            if (!strstr((char *)source->data, train ? row : known))
+            if (!strstr((char *)source->data, known))
                 check(false, "%s: ./%s %s exists", doc->path, program, name);
             letter = name[0];
-            free(row);
             free(known);
             free(name);
         }
@@ -471,7 +487,7 @@ static void check_link(const Doc *doc, const char *target) {
     bool ok = access(path, F_OK) == 0;
     const Doc *other = doc_find(path);
     if (hash) ok = ok && other && doc_has_anchor(other, hash + 1);
-    if (!ok) check(false, "%s: the link to %s leads somewhere", doc->path, target);
+    if (!ok) check(false, "%s: the link to %s has a target", doc->path, target);
     free(file);
     free(path);
 }
@@ -532,7 +548,7 @@ static void check_names(const Doc *doc) {
         at = *end ? end + 1 : end;
     }
     check(checks_failed == failed && counts[0] + links > 0,
-          "%s: %zu functions, %zu sections, %zu options, %zu files, %zu links hold", doc->path,
+          "%s: %zu functions, %zu sections, %zu options, %zu files, %zu links exist", doc->path,
           counts[0], sections, counts[1], counts[2], links);
 }
 
@@ -540,7 +556,7 @@ static void check_names(const Doc *doc) {
  * 4. Tags
  * ====================================================================================== */
 
-/* Every [glossary: a, b] of a source, which may go over the end of a line of a comment. */
+/* Every [glossary: a, b] of a source; it may continue on the next line of the comment. */
 static void check_tags(const char *path, const Bytes *source) {
     size_t tags = 0, wrong = 0;
     for (const char *at = (char *)source->data; (at = strstr(at, "[glossary: ")); at++) {
@@ -571,12 +587,12 @@ static void check_tags(const char *path, const Bytes *source) {
     check(tags > 0 && !wrong, "%s: %zu tags name entries of the glossary", path, tags);
 }
 
-/* The last text in each row of train.c's table of options is its term. */
+/* The last string in each entry of train.c's table of options is its term. */
 static void check_option_terms(void) {
-    const char *at = strstr((char *)train_source.data, "} OPTIONS[] = {"), *end;
+    const char *at = strstr((char *)train_source.data, " OPTIONS[] = {"), *end;
     size_t rows = 0, wrong = 0;
     end = at ? strstr(at, "\n};") : NULL;
-    for (; at && end && (at = strstr(at, "\"}")) && at < end; at++) {
+    for (; at && end && (at = strstr(at, "\"),\n")) && at < end; at++) {
         const char *from = at;
         while (from[-1] != '"') from--;
         char *term = text_copy(from, (size_t)(at - from));
@@ -599,7 +615,7 @@ static void check_option_terms(void) {
 
 enum { NUMBERS_MAX = 512 };
 static struct {
-    char *name, *values, *place;
+    char *name, *values, *path; /* path: of the chapter */
     bool used;
 } numbers[NUMBERS_MAX];
 static size_t number_count;
@@ -622,7 +638,7 @@ static void numbers_read(void) {
                 numbers[number_count].name = text_copy(line, (size_t)(name_end - line));
                 numbers[number_count].values =
                     text_copy(equals + 3, (size_t)(line_end(line) - equals - 3));
-                numbers[number_count++].place = docs[d].path;
+                numbers[number_count++].path = docs[d].path;
             }
         }
 }
@@ -636,7 +652,7 @@ static void number(const char *name, const double *computed, size_t count) {
     for (size_t i = 0; i < count; i++)
         length += (size_t)snprintf(shown + length, sizeof shown - length, " %.4f", computed[i]);
     if (found != 1) {
-        check(false, "%s =%s stands in the book once, not %zu times", name, shown, found);
+        check(false, "%s =%s is in the book once, not %zu times", name, shown, found);
         return;
     }
     numbers[row].used = true;
@@ -668,11 +684,17 @@ static void number_floats(const char *name, const float *values, size_t count) {
 
 static void number_one(const char *name, double value) { number(name, &value, 1); }
 
+static Config shape(size_t layers, size_t heads, size_t channels, size_t context,
+                    size_t vocab) {
+    return (Config){.layers = layers, .heads = heads, .channels = channels,
+                    .context = context, .vocab = vocab, .bias = true};
+}
+
 #define COUNT_OF(array) (sizeof(array) / sizeof *(array))
 #define NUMBERS(name, array) number_floats(name, array, COUNT_OF(array))
 
 static void compute_kernels(void) {
-    { /* embedding: three places, the same token at the first and the last */
+    { /* embedding: three positions, the same token at the first and the last */
         const int32_t tokens[] = {2, 0, 2};
         const float wte[] = {0.1f, 0.2f, 0.3f, 0.4f, 0.5f, 0.6f};
         const float wpe[] = {0.01f, 0.02f, 0.03f, 0.04f, 0.05f, 0.06f};
@@ -712,14 +734,14 @@ static void compute_kernels(void) {
         NUMBERS("matmul.dweight", dweight);
         NUMBERS("matmul.dbias", dbias);
     }
-    { /* attention of two places, one head of one channel; both versions */
+    { /* attention at two positions, one head of one channel; both versions */
         const float qkv[] = {1, 0, 1, 2, 1, 3}, dy[] = {0, 1};
         for (int fast = 0; fast < 2; fast++) {
             float y[2], lse[2], dqkv[6];
             (fast ? attention_forward : attention_forward_plain)(y, lse, qkv, 1, 2, 1, 1,
-                                                                 (Dropout){0});
+                                                                 true, (Dropout){0});
             (fast ? attention_backward : attention_backward_plain)(dqkv, dy, y, lse, qkv, 1, 2,
-                                                                   1, 1, (Dropout){0});
+                                                                   1, 1, true, (Dropout){0});
             const float dq[] = {dqkv[0], dqkv[3]}, dk[] = {dqkv[1], dqkv[4]};
             const float dv[] = {dqkv[2], dqkv[5]};
             const float p[] = {expf(0 - lse[1]), expf(2 - lse[1])};
@@ -741,9 +763,9 @@ static void compute_kernels(void) {
         for (int fast = 0; fast < 2; fast++) {
             float y[2], lse[2], dqkv[6];
             (fast ? attention_forward : attention_forward_plain)(y, lse, qkv, 1, 2, 1, 1,
-                                                                 dropout);
+                                                                 true, dropout);
             (fast ? attention_backward : attention_backward_plain)(dqkv, dy, y, lse, qkv, 1, 2,
-                                                                   1, 1, dropout);
+                                                                   1, 1, true, dropout);
             const float dk[] = {dqkv[1], dqkv[4]}, dv[] = {dqkv[2], dqkv[5]};
             number_one("attention_dropout.y", y[1]);
             NUMBERS("attention_dropout.dk", dk);
@@ -831,7 +853,7 @@ static double rate_of(int kind, uint64_t step) {
 }
 
 /* Some steps on the loss sum(w^2)/2 over 100 weights, whose gradient is w; at step 20 the
- * gradient is 1000 times too long.  Returns the loss at the end. */
+ * gradient is 1000 times too large.  Returns the loss at the end. */
 static double spike_run(double clip, double factor, uint64_t steps) {
     enum { N = 100 };
     float w[N], m[N] = {0}, v[N] = {0}, g[N];
@@ -867,8 +889,7 @@ static void compute_optimizer(void) {
         const float gradients[] = {1, 0.5f, -1};
         float w = 1, m = 0, v = 0, ws[3], ms[3], vs[3], m_hat[3], v_hat[3];
         for (int i = 0; i < 3; i++) {
-            float gradient = gradients[i]; /* the update clears it */
-            adamw_update(&w, &m, &v, &gradient, 1, 0.01f, 0.9f, 0.99f, 1e-8f, 0.1f, 1.0f,
+            adamw_update(&w, &m, &v, &gradients[i], 1, 0.01f, 0.9f, 0.99f, 1e-8f, 0.1f, 1.0f,
                          (uint64_t)i + 1);
             ws[i] = w, ms[i] = m, vs[i] = v;
             m_hat[i] = (float)(m / (1 - pow(0.9, i + 1)));
@@ -913,7 +934,7 @@ static void compute_optimizer(void) {
     }
 }
 
-/* What ./train info prints of memory for GPT-2 stands in doc/memory.md line by line. */
+/* doc/memory.md shows line by line what ./train info prints about GPT-2's memory. */
 static void check_memory_text(const Config *config) {
     char *printed;
     size_t size, lines = 0, missing = 0;
@@ -933,25 +954,24 @@ static void check_memory_text(const Config *config) {
         lines++;
         free(line);
     }
-    check(lines > 8 && !missing, "memory: %zu lines of ./train info --preset gpt2 are so",
-          lines);
+    check(lines > 8 && !missing,
+          "memory: doc/memory.md has %zu lines of what ./train info prints", lines);
     free(printed);
 }
 
-/* MB of the activations of one mode; `row` takes those whose name begins so, NULL all. */
-static double plan_megabytes(const Config *config, size_t B, int keep, const char *row) {
-    Activations a;
-    ActivationRow rows[ACTIVATION_ROWS];
+/* MB of the activations of one mode; `name` takes those whose name begins so, NULL all. */
+static double plan_megabytes(const Config *config, size_t B, int keep, const char *name) {
+    Activations a = activations_plan(config, B, config->context, keep, 0);
     size_t floats = 0;
-    activations_plan(&a, config, B, config->context, keep, 0, rows);
-    for (size_t i = 0; i < ACTIVATION_ROWS; i++)
-        if (!row || starts_with(rows[i].name, row)) floats += rows[i].count;
+    for (size_t i = 0; i < ACTIVATION_COUNT; i++)
+        if (!name || starts_with(ACTIVATIONS[i].name, name))
+            floats += activation_copies(&a, config, i) * activation_floats(&a, config, i);
     return 4e-6 * (double)floats;
 }
 
 static void compute_memory(void) {
-    Config nano = {4, 4, 128, 64, 256, true, 0}, baby = {6, 6, 384, 256, 256, true, 0};
-    Config gpt2 = {12, 12, 768, 1024, 50257, true, 0};
+    Config nano = shape(4, 4, 128, 64, 256), baby = shape(6, 6, 384, 256, 256);
+    Config gpt2 = shape(12, 12, 768, 1024, 50257);
     const Config *c = &gpt2;
     double P = (double)config_parameters(c), MB = 1e-6;
     check_memory_text(c);
@@ -1028,12 +1048,12 @@ static void compute_memory(void) {
                                               plan_megabytes(&gpt2, 1, KEEP_ALL, NULL));
 }
 
-/* Attention of a query of 1 at three places, with scores 2, 0, 3: what place t has is what the
- * walk over the keys has reached after key t. */
+/* Attention with a query of 1 at three positions and scores 2, 0, 3: position t has what the
+ * loop over the keys has computed after key t. */
 static void compute_running_softmax(void) {
     const float qkv[] = {1, 2, 1, 1, 0, 2, 1, 3, 4};
     float y[3], lse[3];
-    attention_forward_plain(y, lse, qkv, 1, 3, 1, 1, (Dropout){0});
+    attention_forward_plain(y, lse, qkv, 1, 3, 1, 1, true, (Dropout){0});
     double m[3], Z[3], Y[3];
     for (int t = 0; t < 3; t++) {
         m[t] = t && m[t - 1] > qkv[3 * t + 1] ? m[t - 1] : qkv[3 * t + 1];
@@ -1046,7 +1066,7 @@ static void compute_running_softmax(void) {
     NUMBERS("running.y", y);
     NUMBERS("running.lse", lse);
     float last_y, last_lse; /* key 2 alone, and then joined to keys 0 and 1 */
-    attention_forward_plain(&last_y, &last_lse, qkv + 6, 1, 1, 1, 1, (Dropout){0});
+    attention_forward_plain(&last_y, &last_lse, qkv + 6, 1, 1, 1, 1, true, (Dropout){0});
     double joined = log(exp(lse[1]) + exp(last_lse));
     double shares[] = {exp(lse[1] - joined), exp(last_lse - joined)};
     number_one("joined.lse", joined);
@@ -1056,25 +1076,25 @@ static void compute_running_softmax(void) {
               fabs(shares[0] * y[1] + shares[1] * last_y - y[2]) < 1e-5,
           "joined: two parts of the keys give what all keys give");
     size_t computed = 0, tiles = 0;
-    for (size_t t0 = 0; t0 < 1024; t0 += 32, tiles += 1024 / STRIP) /* 32: AVX-512's group */
-        for (size_t s0 = 0; s0 < t0 + 32; s0 += STRIP) computed++;
+    for (size_t t0 = 0; t0 < 1024; t0 += BLOCK, tiles += 1024 / BLOCK)
+        for (size_t s0 = 0; s0 < t0 + BLOCK; s0 += BLOCK) computed++;
     number_one("attention_tiles.computed", (double)computed);
     number_one("attention_tiles.all", (double)tiles);
     number_one("attention_tiles.share", (double)computed / (double)tiles);
 }
 
-/* A ring of three processes: part p of each array goes around until it is a sum, and once more
- * until all have it. */
+/* A ring of three processes: part p of each array travels around until it is a sum, and once
+ * more until all have it. */
 static void compute_ring(void) {
     enum { n = 3 };
     double held[n][n] = {{1, 2, 3}, {10, 20, 30}, {100, 200, 300}};
     size_t sent = 0;
     for (size_t step = 0; step < 2 * (n - 1); step++) {
-        double travelling[n];
-        for (size_t i = 0; i < n; i++) travelling[i] = held[i][(i + 2 * n - step) % n];
+        double traveling[n];
+        for (size_t i = 0; i < n; i++) traveling[i] = held[i][(i + 2 * n - step) % n];
         for (size_t i = 0; i < n; i++) { /* from i to the next */
-            double *place = &held[(i + 1) % n][(i + 2 * n - step) % n];
-            *place = step < n - 1 ? *place + travelling[i] : travelling[i];
+            double *to = &held[(i + 1) % n][(i + 2 * n - step) % n];
+            *to = step < n - 1 ? *to + traveling[i] : traveling[i];
         }
         sent++;
         if (step == n - 2)
@@ -1091,8 +1111,8 @@ static void compute_ring(void) {
     number_one("ring.sent_by_one", (double)sent);
 }
 
-/* The idle share of a pipeline: forward takes 1, backward 2, and a stage works on the forward
- * passes of all micro-batches before the backward passes. */
+/* The idle share of a pipeline: forward takes 1, backward 2, and a stage does the forward
+ * passes of all micro-batches before their backward passes. */
 static double pipeline_idle(size_t p, size_t m) {
     double ready[256] = {0}, free_at[16] = {0}; /* when a micro-batch and a stage are */
     double end = 0;
@@ -1108,7 +1128,7 @@ static double pipeline_idle(size_t p, size_t m) {
 }
 
 static void compute_machines(void) {
-    Config c = {88, 64, 8192, 4096, 50257, true, 0};
+    Config c = shape(88, 64, 8192, 4096, 50257);
     double P = (double)config_parameters(&c), token = flops_per_token(&c, 4096);
     double speed = 0.4e15, link = 50e9, inside = 450e9, GB = 1e-9;
     number_one("machines.parameters_billion", P * 1e-9);
@@ -1141,7 +1161,7 @@ static void compute_machines(void) {
                      pipeline_idle(8, 128)};
     number("pipeline.idle_8", idle, 4);
     check(fabs(idle[2] - 7.0 / 39) < 1e-9, "pipeline: the schedule idles (p - 1)/(m + p - 1)");
-    double block = 2 * 2.0 * 8192 * 8192; /* keys and values of 8192 places */
+    double block = 2 * 2.0 * 8192 * 8192; /* keys and values of 8192 positions */
     number_one("sequence.sent_MB", block * 1e-6);
     number_one("sequence.sent_ms", 1e3 * block / link);
     number_one("sequence.arithmetic_ms", 1e3 * 4.0 * 8192 * 8192 * 8192 / speed);
@@ -1175,10 +1195,10 @@ static void compute_machines(void) {
 static void compute_checkpoint(void) {
     const char *path = "build/test_book.safetensors";
     const Doc *doc = doc_find("doc/checkpoints.md");
-    Config config = {1, 1, 2, 2, 3, true, 0}, gpt2 = {12, 12, 768, 1024, 50257, true, 0};
+    Config config = shape(1, 1, 2, 2, 3), gpt2 = shape(12, 12, 768, 1024, 50257);
     GPT *gpt = gpt_create(&config, false);
     gpt_initialize(gpt, 1);
-    weights_write(gpt, path);
+    safetensors_write(path, "\"format\": \"pt\"", gpt, &(Arena){"", gpt->weights}, 1);
     Bytes file = file_read(path);
     unlink(path);
     size_t header = file.size - 8 - 4 * gpt->parameter_count;
@@ -1197,8 +1217,8 @@ static void compute_checkpoint(void) {
           "checkpoint: the first bytes are %.23s, then %.40s ...", start, start + n);
     free(file.data);
     gpt_destroy(gpt);
-    double P = (double)config_parameters(&gpt2), seconds = 12 * P / 200e6;
-    number_one("checkpoint.gpt2_MB", 12e-6 * P);
+    double P = (double)config_parameters(&gpt2), seconds = 16 * P / 200e6;
+    number_one("checkpoint.gpt2_MB", 16e-6 * P);
     number_one("checkpoint.gpt2_seconds", seconds);
     number_one("checkpoint.minutes_between", sqrt(2 * seconds * 7 * 86400) / 60);
 }
@@ -1218,7 +1238,7 @@ static void compute_hardware(void) {
                         8 / 8.0,
                         20 / 8.0,
                         1 / 12.0,
-                        17 / 32.0},
+                        17 / 28.0},
            shares[8];
     static const char *const NAMES[] = {
         "intensity.product",   "intensity.product_one_token", "intensity.attention_tiles",
@@ -1229,10 +1249,10 @@ static void compute_hardware(void) {
         shares[i] = 100 * fmin(1, kernels[i] / balance[0]);
     }
     number("intensity.shares", shares, 8);
-    Config nano = {4, 4, 128, 64, 256, true, 0}, baby = {6, 6, 384, 256, 256, true, 0};
-    Config gpt2 = {12, 12, 768, 1024, 50257, true, 0};
+    Config nano = shape(4, 4, 128, 64, 256), baby = shape(6, 6, 384, 256, 256);
+    Config gpt2 = shape(12, 12, 768, 1024, 50257);
     double P = (double)config_parameters(&gpt2), day = 86400;
-    number_one("writing.tokens_a_second", 39e9 / (4 * P));
+    number_one("generation.tokens_a_second", 39e9 / (4 * P));
     number_one("laptop.nano_seconds", seconds_of(&nano, 2000 * 12 * 64));
     number_one("laptop.baby_hours", seconds_of(&baby, 5000 * 64 * 256) / 3600);
     number_one("laptop.gpt2_days", seconds_of(&gpt2, 5000.0 * 32 * 1024) / day);
@@ -1260,7 +1280,7 @@ static void check_numbers(void) {
     size_t unused = 0;
     for (size_t i = 0; i < number_count; i++)
         if (!numbers[i].used) {
-            check(false, "%s: %s = %s is computed here", numbers[i].place, numbers[i].name,
+            check(false, "%s: %s = %s is computed here", numbers[i].path, numbers[i].name,
                   numbers[i].values);
             unused++;
         }
@@ -1277,7 +1297,7 @@ static const char SENTENCE[] = "A model writes one token, and then another one. 
 
 /* A small model with weights large enough for its gradients to be measured in float. */
 static GPT *small_model(size_t layers) {
-    Config config = {layers, 2, 16, 16, 128, true, 0};
+    Config config = shape(layers, 2, 16, 16, 128);
     GPT *gpt = gpt_create(&config, true);
     gpt_initialize(gpt, 1);
     return gpt;
@@ -1329,15 +1349,14 @@ static void see_text(void) {
         shown[0][t] = (char)tokens[t], shown[1][t] = (char)tokens[t + 1];
     check(
         !wrong && pairs == 4096,
-        "next token: inputs \"%s\", targets \"%s\": all %zu targets are the input one place on",
+        "next token: inputs \"%s\", targets \"%s\": all %zu targets are the next input",
         shown[0], shown[1], pairs);
     size_t windows = 0, again = 0;
     for (size_t i = 0; i < 1024; i++) windows += seen[i] == 1, again += seen[i] > 1;
     for (size_t i = 0; i < STEPS * B; i++) same += starts[0][i] == starts[1][i];
     check(windows == 64 && !again && same < 16,
           "epoch: %zu windows of %d tokens: each read once in %d steps, and in another order "
-          "in the "
-          "next epoch",
+          "in the next epoch",
           windows, T, STEPS);
 }
 
@@ -1353,7 +1372,7 @@ static void see_gradients(void) {
     size_t P = gpt->parameter_count;
     for (size_t i = 0; i < P; i++) gpt->weights[i] *= 3; /* away from the flat start */
 
-    /* Slopes: along the gradient of each tensor itself, so that the loss changes the most. */
+    /* Slopes along the gradient of each tensor itself, where the loss changes most. */
     batch_loss(gpt, a, inputs, targets, B, T, B * T, true);
     float *gradient = memory_allocate(P, sizeof *gradient);
     memcpy(gradient, gpt->gradients, P * sizeof *gradient);
@@ -1398,7 +1417,7 @@ static void see_gradients(void) {
         "differ by %.0e of their norm",
         B, worst);
 
-    /* Another token at place 5 is an input there and the target at place 4. */
+    /* Another token at position 5 is an input there and the target at position 4. */
     float before[T];
     batch_loss(gpt, a, inputs, targets, 1, T, T, false);
     memcpy(before, a->losses, sizeof before);
@@ -1417,7 +1436,7 @@ static void see_gradients(void) {
 }
 
 static void see_kernels(void) {
-    { /* how large the gradient of the stream is when it leaves the last block and the first */
+    { /* the gradient of the stream as it leaves the last block and the first */
         enum { B = 2, T = 16 };
         static uint32_t tokens[1025];
         Split split = sentence_split(tokens, 1025);
@@ -1428,15 +1447,12 @@ static void see_kernels(void) {
         Activations *a = activations_create(&gpt->config, B, T, KEEP_ALL, 0);
         batch_loss(gpt, a, inputs, targets, B, T, B * T, true);
         double norms[12];
-        for (size_t l = 12;
-             l-- > 0;) { /* the walk of gpt_backward_hidden, stopped at each block */
-            if (l == 11) {
-                memset(a->dx, 0, B * T * 16 * sizeof *a->dx);
-                layernorm_backward(a->dx, gradient_of(gpt, LNF_W, 0),
-                                   gradient_of(gpt, LNF_B, 0), a->dnorm, a->lnf_mean,
-                                   a->lnf_rstd, a->x + 12 * B * T * 16,
-                                   weight_of(gpt, LNF_W, 0), B * T, 16);
-            }
+        /* The loop of gpt_backward_hidden, stopped at each block. */
+        float dlosses[B * T];
+        for (size_t n = 0; n < B * T; n++) dlosses[n] = 1.0f / (B * T);
+        gpt_head_backward(gpt, a, targets, dlosses, B * T); /* dhidden's buffer is shared */
+        gpt_final_norm_backward(gpt, a, a->dhidden, B, T);
+        for (size_t l = 12; l-- > 0;) {
             gpt_block_backward(gpt, a, l, B, T);
             norms[l] = gradient_norm(a->dx, B * T * 16);
         }
@@ -1467,13 +1483,13 @@ static void see_kernels(void) {
         for (size_t i = 0; i < N; i++) x[i] = 1;
         dropout_forward(x, x, N, (Dropout){0.25f, 9, 0});
         for (size_t i = 0; i < N; i++) sum += x[i], zeros += x[i] == 0;
-        /* The share has deviation sqrt(0.25 0.75 / N) = 0.0014; 5 of them are allowed. */
+        /* The share has standard deviation sqrt(0.25 0.75 / N) = 0.0014; 5 are allowed. */
         check(fabs(zeros / N - 0.25) < 0.007 && fabs(sum / N - 1) < 0.01,
               "dropout: rate 0.25: share set to 0: %.4f, mean of a tensor of ones: %.4f",
               zeros / N, sum / N);
         free(x);
     }
-    { /* softmax does not overflow, and does not see a constant */
+    { /* softmax does not overflow, and a constant added to all logits changes nothing */
         const float near[] = {1, 2, 3, 1, 2, 3, 1, 2, 3};
         float far[9], losses[2][3], lse[3];
         const int32_t targets[] = {0, 1, 2};
@@ -1504,14 +1520,13 @@ static void see_kernels(void) {
         gpt_destroy(gpt);
         double with = spike_run(20, 1000, 80), without = spike_run(0, 1000, 80);
         check(with < without / 2,
-              "clipping: one gradient 1000 times too long at step 20 of 80: loss %.4f with "
-              "clipping, "
-              "%.4f without",
+              "clipping: one gradient 1000 times too large at step 20 of 80: loss %.4f with "
+              "clipping, %.4f without",
               with, without);
     }
 }
 
-/* What doc/many-machines.md says of dividing a run: the parts, added up, are the whole. */
+/* What doc/many-machines.md says about dividing a run: the parts add up to the whole. */
 static void see_machines(void) {
     enum { B = 6, T = 16, RANKS = 3, STEP = 5 };
     static uint32_t tokens[1025];
@@ -1549,14 +1564,14 @@ static void see_machines(void) {
     gpt_destroy(gpt);
 
     enum { N = 1000, STEPS = 5 };
-    float w[2][N], m[2][N] = {{0}}, v[2][N] = {{0}}, g[2][N];
+    float w[2][N], m[2][N] = {{0}}, v[2][N] = {{0}}, g[N];
     for (size_t i = 0; i < N; i++) w[0][i] = w[1][i] = random_normal(1, i);
     for (uint64_t step = 1; step <= STEPS; step++) {
-        for (size_t i = 0; i < N; i++) g[0][i] = g[1][i] = random_normal(1 + step, i);
-        adamw_update(w[0], m[0], v[0], g[0], N, 0.01f, 0.9f, 0.99f, 1e-8f, 0.1f, 1, step);
+        for (size_t i = 0; i < N; i++) g[i] = random_normal(1 + step, i);
+        adamw_update(w[0], m[0], v[0], g, N, 0.01f, 0.9f, 0.99f, 1e-8f, 0.1f, 1, step);
         for (size_t slice = 0; slice < 3; slice++) {
             size_t from = N * slice / 3, to = N * (slice + 1) / 3;
-            adamw_update(w[1] + from, m[1] + from, v[1] + from, g[1] + from, to - from, 0.01f,
+            adamw_update(w[1] + from, m[1] + from, v[1] + from, g + from, to - from, 0.01f,
                          0.9f, 0.99f, 1e-8f, 0.1f, 1, step);
         }
     }

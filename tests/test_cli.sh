@@ -66,9 +66,7 @@ row $? "a small model is trained: exit $status"
 : > "$W/empty.txt"
 echo "short" > "$W/short.txt"
 printf 'text with a NUL \000 in it, and more behind it\n' > "$W/nul.txt"
-mkdir "$W/folder" "$W/binary" "$W/dots" "$W/noise"
-cp "$W/nul.txt" "$W/binary/nul.bin"
-cp "$W/text.txt" "$W/dots/.hidden.txt"
+mkdir "$W/folder" "$W/noise"
 cp "$W/good/"*.* "$W/noise/"
 head -c 5000 "$TRAIN" > "$W/noise/model.safetensors"
 cp -r "$W/good/best" "$W/cut"
@@ -82,7 +80,6 @@ rm "$W/words/vocab.json" "$W/words/merges.txt"
 printf '\001\000\002\000\015\014' > "$W/ids.bin"
 printf '\001\000\002' > "$W/odd.bin"
 : > "$W/none.bin"
-printf '\001\000\002\000' > "$W/val.bin"
 state > "$W/before"
 
 # --- Products in bf16 change the numbers, and little ---------------------------------------------------
@@ -101,24 +98,19 @@ rm -r "$W/float32"
 new="--out $W/new $small --steps 4"
 bad "an empty file" 1 empty.txt --data "$W/empty.txt" $new
 bad "a text shorter than the context" 1 short.txt --data "$W/short.txt" --out "$W/new" --context 64
-bad "a context longer than the text" 1 context --data "$W/text.txt" --out "$W/new" --context 100000
+bad "a context longer than the text" 1 context --data "$W/text.txt" --out "$W/new" --context 60000
 bad "a validation part shorter than the context" 1 validation --data "$W/text.txt" --out "$W/new" --context 600 --heads 1 --layers 1
 bad "a file that is not there" 1 missing.txt --data "$W/missing.txt" $new
 bad "a file below a file" 1 "text.txt/x" --data "$W/text.txt/x" $new
-bad "an empty folder" 1 folder --data "$W/folder" $new
-bad "a folder of files with NUL bytes" 1 binary --data "$W/binary/." $new
-bad "a folder of hidden files" 1 dots --data "$W/dots" $new
+bad "a folder" 1 "is a folder; a file is needed" --data "$W/folder" $new
 bad "a file with NUL bytes" 1 NUL --data "$W/nul.txt" $new
 bad "ids without a tokenizer" 1 "say with --tokenizer" --data "$W/ids.bin" $new
-bad "ids and a text" 1 "only one kind" --data "$W/text.txt" --data "$W/ids.bin" --tokenizer "$W/good" $new
+bad "ids and a text" 1 "only one kind" --data "$W/text.txt,$W/ids.bin" --tokenizer "$W/good" $new
 bad "an id that the vocabulary has not" 1 "token 2 is 3085" --data "$W/ids.bin" --tokenizer "$W/good" $new
 bad "ids that do not end" 1 "not a multiple" --data "$W/odd.bin" --tokenizer "$W/good" $new
 bad "no ids at all" 1 "train part has 0 tokens" --data "$W/none.bin" --tokenizer "$W/good" $new
-bad "a validation file alone" 1 "train part has 0 tokens" --data "$W/val.bin" --tokenizer "$W/good" $new
-bad "one part named, another not" 1 "does not say train, val or test" --data "$W/val.bin" --data "$W/ids.bin" --tokenizer "$W/good" $new
-bad "info on ids" 1 "say with --vocab" info --data "$W/ids.bin"
 bad "--init and a larger context" 1 "--context 9" --data "$W/text.txt" --init "$W/good" --context 9 --out "$W/new"
-bad "one good text, one missing" 1 missing.txt --data "$W/text.txt" --data "$W/missing.txt" $new
+bad "one good text, one missing" 1 missing.txt --data "$W/text.txt,$W/missing.txt" $new
 bad "a device" 1 "/dev/null" --data /dev/null $new
 if [ "$(id -u)" -eq 0 ]; then skip "a file without permission to read (root may read all)"
 else
@@ -132,7 +124,7 @@ fi
 printf '1+1=2\n2+2=4\n1+2\n' > "$W/sums.txt"
 bad "a row longer than the context" 1 "line 1 and its line feed are 6 tokens" --data "$W/sums.txt" --rows --context 5 --out "$W/new"
 bad "a row without the end of its prompt" 1 "line 3 has no '='" --data "$W/sums.txt" --rows --answer-after = $new
-bad "fewer rows than parts" 1 "validation part has no row" --data "$W/sums.txt" --rows $new
+bad "fewer rows than parts" 1 "validation part has 0 tokens, too few for one row" --data "$W/sums.txt" --rows $new
 rm -f "$W/sums.txt"
 state > "$W/before"
 
@@ -157,11 +149,12 @@ bad "one dash" 2 "'-l'" $data -l 3
 bad "a word behind the options" 2 book.txt $data book.txt
 bad "a value is missing" 2 --lr $data --lr
 bad "a value is missing behind =" 2 --lr $data --lr=
-bad "a flag with a value" 2 --overwrite $data --overwrite=yes
+bad "a flag with a value that is neither yes nor no" 2 --overwrite $data --overwrite=maybe
 bad "an option of another command: train" 2 --prompt $data --prompt hello
 bad "an option of another command: generate" 2 --lr generate --model "$W/good" --lr 1
 bad "an option of another command: eval" 2 --steps eval --model "$W/good" --steps 1
 bad "an option of another command: info" 2 --prompt info --prompt hello
+bad "a text for info" 2 --data info $data
 bad "an unknown preset" 2 --preset $data --preset mega
 bad "an unknown precision" 2 --precision $data --precision fp16
 bad "a resumed run of another precision" 2 "has bf16" --resume "$W/bf16" --data "$W/text.txt" --steps 70 --precision float32
@@ -170,18 +163,13 @@ bad "an unknown part" 2 --split eval --model "$W/good" $data --split training
 bad "--answer-after without --rows" 2 --rows $data --answer-after = --out "$W/new"
 bad "--answer-after with a word" 2 --answer-after $data --rows --answer-after is --out "$W/new"
 bad "--rows with a value" 2 --rows $data --rows=1 --out "$W/new"
-bad "a prompt of two rows" 2 --prompt generate --model "$W/good" --rows --prompt 'one
-two'
 bad "generate without a model" 2 --model generate
 bad "eval without a model" 2 --model eval $data
 bad "another shape for a model that has one" 2 --layers $data --init "$W/good" --layers 2 --out "$W/new"
 bad "an empty prompt" 2 --prompt generate --model "$W/good" --prompt ''
 bad "an empty folder's name for --out" 2 --out $data $small --steps 4 --out ''
 bad "more parameters than any memory" 1 memory $data --layers 1000 --channels 65536 --heads 1 --out "$W/new"
-many=''
-i=0
-while [ $i -lt 100 ]; do many="$many --data $W/text.txt"; i=$((i + 1)); done
-bad "--data a hundred times" 2 --data $many --out "$W/new"
+bad "a text given twice" 2 --data $data --data "$W/text.txt" --out "$W/new"
 run --data "$W/missing.txt" --steps 100 --warmup 85 --out "$W/new"
 [ "$status" -eq 1 ] && grep -q missing.txt "$W/err"
 row $? "a warmup of 85 of 100 steps is accepted: exit $status: $(head -n 1 "$W/err")"
@@ -190,8 +178,10 @@ row $? "a warmup of 85 of 100 steps is accepted: exit $status: $(head -n 1 "$W/e
 run --help
 cp "$W/out" "$W/help"
 awk '/^  --/ { name = substr($1, 3) }
-     /^ *\[.*; .*; .*\]$/ { n = split($0, part, "; "); letter = substr(part[n - 1], 1, 1) }
-     /^ *from .* to / { print name, letter, $2, $4 }' "$W/help" > "$W/ranges"
+     /^ *\[.*; .*; .*\]$/ {
+         n = split($0, part, "; "); letter = substr(part[n - 1], 1, 1)
+         if (part[2] ~ /^[-+.0-9e]+ to [-+.0-9e]+$/) { split(part[2], range, " to "); print name, letter, range[1], range[2] }
+     }' "$W/help" > "$W/ranges"
 count=$(wc -l < "$W/ranges")
 [ "$count" -ge 25 ]
 row $? "--help states the range of $count options"
@@ -257,7 +247,7 @@ for command in generate "eval $data" info; do
     name=${command%% *}
     bad "a model cut short, $name" 1 cut/model.safetensors $command --model "$W/cut"
     bad "a model of noise, $name" 1 noise/model.safetensors $command --model "$W/noise"
-    bad "a model with 3 heads for 8 channels, $name" 1 heads $command --model "$W/headless"
+    bad "a model with 3 heads for 8 channels, $name" 1 n_head $command --model "$W/headless"
     bad "a config.json that is not JSON, $name" 1 nojson/config.json $command --model "$W/nojson"
 done
 bad "a model without a tokenizer" 1 words generate --model "$W/words"
@@ -291,10 +281,13 @@ full_check() { # NAME FOLDER
     row $? "$1: exit $status: $(printf '%s' "$last" | cut -c 1-130)"
     [ -z "$(find "$2" -name '*.tmp')" ]
     row $? "$1: no unfinished file is left$(find "$2" -name '*.tmp' | tr '\n' ' ')"
-    for file in model.safetensors config.json vocab.json merges.txt best/model.safetensors best/config.json; do
+    for file in model.safetensors config.json vocab.json merges.txt; do
         cmp -s "$2/$file" "$W/kept/$file" || { fail "$1: $file is not what it was"; return; }
     done
     ok "$1: the model that was there is as it was"
+    # --overwrite removes the older run's best model before it saves: there is none, or that one, whole.
+    [ ! -e "$2/best/model.safetensors" ] || cmp -s "$2/best/model.safetensors" "$W/kept/best/model.safetensors"
+    row $? "$1: no other best model is there"
     run generate --model "$2" --tokens 5 --prompt the
     row $status "$1: and it can be opened: exit $status"
 }
@@ -325,20 +318,60 @@ if [ -w /dev/full ]; then
 else skip "there is no /dev/full here"
 fi
 
-# --- --profile ---------------------------------------------------------------------------------------------
-# Each row names the calls of its kernel in a micro-batch: two blocks, and with --recompute their forward twice.
-calls() { sed -n "s/^$1[^%]*% *\([0-9.]*\).*/\1/p" "$W/out"; }
-run $data $small --layers 2 --profile --out "$W/profile"
-[ "$status" -eq 0 ] && [ "$(calls 'attention forward')" = 2 ] && [ "$(calls 'layer norm forward')" = 9 ] &&
-    grep -q '^all of them ' "$W/out" && [ ! -e "$W/profile" ]
-row $? "--profile: a table, and no run: exit $status"
-run $data $small --layers 2 --profile --recompute --dropout 0.1 --out "$W/profile"
-[ "$status" -eq 0 ] && [ "$(calls 'attention forward')" = 4 ] && [ "$(calls 'layer norm forward')" = 13 ] &&
-    [ "$(calls 'attention backward')" = 2 ] && [ "$(calls 'dropout outside')" = 14 ]
-row $? "--profile --recompute counts what runs twice: exit $status"
+# --- What eval takes from the run, and flags that are switched off --------------------------------------------
+# "--eval-batches 2" counts batches of the run's size, and the parts are those of the run: so eval finds the loss
+# that the log has.
+parts="--validation 0.2 --test 0.1 --eval-batches 2"
+run $data $small --batch 3 $parts --steps 4 --eval-every 2 --out "$W/own"
+logged=$(tail -n 1 "$W/own/log.csv" | cut -d , -f 5)
+evaluated() { sed -n 's/^[a-z]*: loss \([0-9.]*\), .* over \([0-9]*\) tokens.*/\1 \2/p' "$W/out"; }
+run eval --model "$W/own" --split validation --eval-batches 2
+[ "$status" -eq 0 ] && [ "$(evaluated)" = "$(printf '%.4f 48' "$logged")" ]
+row $? "eval: the run's own text, parts and batch give the loss that it logged, $logged: $(evaluated)"
+run eval --model "$W/own" --split test
+[ "$status" -eq 0 ] && [ "$(evaluated | cut -d ' ' -f 2)" -ge 800 ]
+row $? "eval: without --eval-batches it takes the whole part: $(evaluated)"
+run eval --model "$W/own" --split validation --validation 0.4 --test 0 --batch 5 --eval-batches 2
+[ "$status" -eq 0 ] && [ "$(evaluated | cut -d ' ' -f 2)" = 80 ]
+row $? "eval: the command line overrides the run: $(evaluated)"
+run $data $small --validation 0 --test 0 --steps 4 --out "$W/all"
+bad "a test part of a run that learned from all of its text" 1 "test part has 0 tokens" eval --model "$W/all" $data
+bad "a validation part of such a run" 1 "validation part has 0 tokens" eval --model "$W/all" $data --split validation
+run eval --model "$W/all" $data --test 0.5
+row $status "eval: --test on the command line cuts a part for it: exit $status"
+memory() { grep '^memory: ' "$W/err"; }
+run $data $small --layers 3 --steps 4 --out "$W/kept-all"
+all=$(memory)
+run $data $small --layers 3 --steps 4 --recompute --out "$W/again-all"
+few=$(memory)
+run --resume "$W/again-all" --steps 5
+[ "$status" -eq 0 ] && [ "$(memory)" = "$few" ] && [ "$few" != "$all" ]
+row $? "--recompute is resumed: exit $status: $few"
+run --resume "$W/again-all" --steps 6 --recompute=no
+[ "$status" -eq 0 ] && [ "$(memory)" = "$all" ]
+row $? "--recompute=no switches it off on resume: exit $status: $(memory)"
+run --resume "$W/again-all" --steps 7
+[ "$status" -eq 0 ] && [ "$(memory)" = "$all" ]
+row $? "and it stays off: exit $status"
+run --resume "$W/again-all" --steps 8 --lr=0.002 --batch=4
+[ "$status" -eq 0 ]
+row $? "an option that is given as it was saved is no change: exit $status"
+bad "an option that a run cannot change" 2 "has 4, and cannot change it" --resume "$W/again-all" --batch=5
+
+# --- Presets ---------------------------------------------------------------------------------------------------
+run info --preset baby
+baby=$(cat "$W/out")
+run info --layers 6 --heads 6 --channels 384 --context 256 --batch 64 --micro-batch 8 --steps 5000
+[ "$status" -eq 0 ] && [ "$(cat "$W/out")" = "$baby" ]
+row $? "--preset baby is the options that --help says"
+run info --layers 3 --preset baby
+[ "$status" -eq 0 ] && grep -q 'c_attn.weight *(384, 1152) *3 ' "$W/out"
+row $? "an option overrides the preset, also one that stands before it"
 
 # --- Ctrl-C ------------------------------------------------------------------------------------------------
 # A long run is started, and gets a signal once its log has some steps.
+# weights FILE: a checksum of what follows the header, in which the settings of the two runs differ.
+weights() { header=$(od -An -tu4 -N4 "$1") && tail -c +$((header + 9)) "$1" | cksum; }
 for signal in INT TERM; do
     out=$W/stopped-$signal
     "$TRAIN" $data $small --schedule constant --warmup 0 --steps 100000000 --eval-every 100000000 --eval-batches 0 --out "$out" > "$W/out" 2> "$W/err" < /dev/null &
@@ -348,6 +381,11 @@ for signal in INT TERM; do
         sleep 0.1
         waited=$((waited + 1))
     done
+    if [ -r "/proc/$child/comm" ]; then # so that pgrep and killall find it
+        name=$(cat "/proc/$child/comm")
+        [ "$name" = "$(basename "$TRAIN" | cut -c 1-15)" ]
+        row $? "the program runs under its own name: $name"
+    fi
     kill -s "$signal" "$child"
     waited=0
     while [ $waited -lt 100 ] && kill -0 "$child" 2>/dev/null; do sleep 0.1; waited=$((waited + 1)); done
@@ -368,7 +406,7 @@ for signal in INT TERM; do
     run --resume "$out" --steps $((step + 3)) --log-every 1
     row $status "SIG$signal: training goes on as the message says: exit $status"
     run $data $small --schedule constant --warmup 0 --steps $((step + 3)) --eval-every 100000000 --eval-batches 0 --out "$out-whole"
-    cmp -s "$out/model.safetensors" "$out-whole/model.safetensors"
+    [ "$(weights "$out/model.safetensors")" = "$(weights "$out-whole/model.safetensors")" ]
     row $? "SIG$signal: and gives the weights of a run that was not stopped, $((step + 3)) steps"
 done
 
@@ -382,7 +420,7 @@ for command in train generate eval info; do
     [ "$status" -eq 0 ] && cmp -s "$W/out" "$W/help"
     row $? "$command --help says the same"
 done
-sed -n '/} OPTIONS\[\]/,/^};/s/^ *{"\([a-z0-9-]*\)".*/\1/p' train.c > "$W/options"
+sed -n '/ OPTIONS\[\] = {/,/^};/s/^ *[A-Z]*(\([a-z0-9_]*\), ".*/\1/p' train.c | tr _ - > "$W/options"
 awk '/^  --/ { print substr($1, 3) }' "$W/help" | cmp -s "$W/options" -
 row $? "--help names the $(wc -l < "$W/options") options of the table, in its order"
 # And nothing that is not there: each name in the help is understood, that is, not refused as unknown.

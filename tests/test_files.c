@@ -21,7 +21,8 @@ static char *file_in(const char *model, const char *name) {
 /* A model whose weights are all different, the biases too. */
 static GPT *model_make(size_t layers, size_t heads, size_t channels, size_t context,
                        size_t vocab, bool bias) {
-    Config config = {layers, heads, channels, context, vocab, bias, 0.1f};
+    Config config = {.layers = layers, .heads = heads, .channels = channels, .context = context,
+                     .vocab = vocab, .bias = bias, .dropout = 0.1f};
     GPT *gpt = gpt_create(&config, false);
     gpt_initialize(gpt, 1);
     for (size_t i = 0; i < gpt->parameter_count; i++)
@@ -43,13 +44,13 @@ static void test_round_trip(const char *name, size_t layers, size_t heads, size_
     /* Numbers that a text format would lose: the smallest, the largest, minus zero. */
     float odd[] = {0x1p-149f, -0x1.fffffep127f, -0.0f, 0x1.000002p0f};
     for (size_t i = 0; i < 4; i++) gpt->weights[i] = odd[i];
-    model_write(gpt, tokenizer, path);
-    GPT *back = model_read(path, true);
+    model_write(gpt, tokenizer, "", path);
+    GPT *back = model_read(text_of("%s/%s", folder, name).chars, 0, true); /* a path by value */
     Config a = gpt->config, b = back->config;
     check(a.layers == b.layers && a.heads == b.heads && a.channels == b.channels &&
               a.context == b.context && a.vocab == b.vocab && a.bias == b.bias &&
-              a.dropout == b.dropout,
-          "%-9s the configuration comes back", name);
+              b.dropout == 0,
+          "%-9s the configuration comes back, but for dropout", name);
     check(gpt->parameter_count == back->parameter_count &&
           !memcmp(gpt->weights, back->weights, gpt->parameter_count * sizeof(float)),
           "%-9s %zu weights come back to the last bit", name, gpt->parameter_count);
@@ -69,25 +70,27 @@ static void test_round_trip(const char *name, size_t layers, size_t heads, size_
     size_t good = 0, zeros = 0, biases = 0;
     for (size_t i = 0; i < all->tensor_count; i++) {
         const Tensor *t = &all->table[i];
-        const SafeTensor *row = safetensors_find(file, t->name);
-        good += row && !strcmp(row->dtype, "F32") && row->bytes == t->count * 4 &&
-                row->rank == t->rank && row->shape[0] == t->shape[0] &&
-                (row->rank == 1 || row->shape[1] == t->shape[1]) &&
-                (size_t)(row->numbers - file->data) % 4 == 0;
-        if (!row || gpt->table[i].count) continue;
+        const SafeTensor row = safetensors_find(file, t->name);
+        good += row.numbers && !strcmp(row.dtype, "F32") && row.bytes == t->count * 4 &&
+                row.rank == t->rank && row.shape[0] == t->shape[0] &&
+                row.shape[1] == t->shape[1] && (size_t)(row.numbers - file->data) % 4 == 0;
+        if (!row.numbers || gpt->table[i].count) continue;
         biases++;
         size_t nonzero = 0;
-        for (size_t j = 0; j < row->bytes; j++) nonzero += row->numbers[j] != 0;
+        for (size_t j = 0; j < row.bytes; j++) nonzero += row.numbers[j] != 0;
         zeros += nonzero == 0;
     }
-    check(good == all->tensor_count && file->count == all->tensor_count,
+    size_t members = 0; /* of the header: the tensors and the metadata */
+    char key[128];
+    Json j = file->json;
+    for (json_enter(&j, '{'); json_key(&j, key, sizeof key); json_skip(&j)) members++;
+    check(good == all->tensor_count && members == all->tensor_count + 1,
           "%-9s the file holds all %zu tensors with name, type and shape", name,
           all->tensor_count);
     if (!bias)
         check(biases == 2 + 6 * layers - 1 && zeros == biases,
               "%-9s %zu biases that the model has not are written as zeros", name, biases);
-    size_t bytes = 0;
-    for (size_t i = 0; i < file->count; i++) bytes += file->tensors[i].bytes;
+    size_t bytes = all->parameter_count * sizeof(float);
     size_t start = 8 + (size_t)bytes_number(file->data, 8);
     check(start % 8 == 0 && start + bytes == file->size,
           "%-9s the numbers begin at a multiple of 8 and end with the file", name);
@@ -116,7 +119,7 @@ static void test_bare_names(void) {
     Tokenizer *tokenizer = tokenizer_of("abc");
     char *path = text_format("%s/bare", folder),
          *weights = file_in("bare", "model.safetensors");
-    model_write(gpt, tokenizer, path);
+    model_write(gpt, tokenizer, "", path);
     Bytes file = file_read(weights);
     size_t removed = 0;
     for (char *at; (at = memmem(file.data, file.size, "transformer.", 12)); removed++) {
@@ -129,7 +132,7 @@ static void test_bare_names(void) {
     header -= 12 * removed;
     for (int i = 0; i < 8; i++) file.data[i] = (unsigned char)(header >> 8 * i);
     bytes_save(weights, file.data, file.size);
-    GPT *back = model_read(path, false);
+    GPT *back = model_read(path, 0, false);
     check(removed == gpt->tensor_count &&
               !memcmp(gpt->weights, back->weights, gpt->parameter_count * sizeof(float)),
           "names without \"transformer.\" are understood (at any address: the header has %llu "
@@ -145,20 +148,20 @@ static void test_bare_names(void) {
 
 typedef struct {
     const char *model;
-    bool generate; /* and let it write, as a run would */
+    bool generate; /* and let it generate, as a run would */
 } Opening;
 
 static void model_open(void *argument) {
     const Opening *o = argument;
     char *path = text_format("%s/%s", folder, o->model);
-    GPT *gpt = model_read(path, true);
+    GPT *gpt = model_read(path, 0, true);
     Tokenizer *tokenizer = tokenizer_load(path);
     if (o->generate && tokenizer->vocab && tokenizer->vocab == gpt->config.vocab &&
         gpt->config.context < 1000) {
-        Cache *cache = cache_create(&gpt->config);
+        Cache *cache = cache_create(&gpt->config, 1);
         uint32_t prompt = 0;
-        Sampling sampling = {1.0, 0, 1.0, false};
-        text_generate(gpt, cache, tokenizer, &prompt, 1, 10, &sampling, 1, stdout);
+        Sampling sampling = {1.0, 0, 1.0};
+        text_generate(gpt, cache, tokenizer, &prompt, 1, 10, false, &sampling, 1, stdout);
         cache_destroy(cache);
     }
     gpt_destroy(gpt);
@@ -166,39 +169,75 @@ static void model_open(void *argument) {
     free(path);
 }
 
-/* A save that fails half-way, within a hold of its own and another one. */
-static void model_stop(void *argument) {
-    GPT *gpt = model_make(1, 1, 4, 5, 3, true);
-    files_hold();
-    model_write(gpt, tokenizer_of("xyz"), argument);
-    die("stopped");
+static void tokenizer_save_xyz(void *argument) {
+    Tokenizer *tokenizer = tokenizer_of("xyz");
+    tokenizer_save(tokenizer, argument);
+    tokenizer_destroy(tokenizer);
 }
 
-static void test_held(void) {
-    static const char *const names[] = {"config.json", "model.safetensors", "vocab.json",
-                                        "merges.txt"};
-    GPT *gpt = model_make(2, 1, 4, 5, 3, true);
+/* Nothing can be written as merges.txt.tmp, because a folder has that name. */
+static void test_pair(void) {
+    static const char *const names[] = {"vocab.json", "merges.txt"};
     Tokenizer *tokenizer = tokenizer_of("abc");
-    char *path = text_format("%s/held", folder);
-    Bytes before[4];
+    char *path = text_format("%s/pair", folder);
+    char *blocked = file_in("pair", "merges.txt.tmp");
+    Bytes before[2];
     bool same = true;
-    model_write(gpt, tokenizer, path);
-    for (int i = 0; i < 4; i++) before[i] = file_read(text_lend("%s/%s", path, names[i]));
-    Ending ending = child_run(model_stop, path);
-    for (int i = 0; i < 4; i++) {
-        Bytes now = file_read(text_lend("%s/%s", path, names[i]));
+    folder_create(path);
+    tokenizer_save(tokenizer, path);
+    for (int i = 0; i < 2; i++) before[i] = file_read(text_of("%s/%s", path, names[i]).chars);
+    folder_create(blocked);
+    Ending ending = child_run(tokenizer_save_xyz, path);
+    for (int i = 0; i < 2; i++) {
+        Bytes now = file_read(text_of("%s/%s", path, names[i]).chars);
         same = same && now.size == before[i].size &&
-               !memcmp(now.data, before[i].data, now.size) &&
-               access(text_lend("%s/%s.tmp", path, names[i]), F_OK) != 0;
+               !memcmp(now.data, before[i].data, now.size);
         free(now.data);
         free(before[i].data);
     }
-    check(same && ending_is_error(&ending, 1, "stopped"),
-          "a model written within a hold that is never released: the old one is as it was");
+    check(same && ending_is_error(&ending, 1, "merges.txt.tmp: cannot create") &&
+              access(text_of("%s/vocab.json.tmp", path).chars, F_OK) != 0,
+          "a tokenizer that cannot be saved whole: the old pair of files is as it was");
     ending_free(&ending);
+    tokenizer_destroy(tokenizer);
+    free(blocked);
+    free(path);
+}
+
+/* The settings of a run are in its model too, each under its own name. */
+static void test_metadata(void) {
+    GPT *gpt = model_make(1, 1, 4, 5, 3, true);
+    Tokenizer *tokenizer = tokenizer_of("abc");
+    char *path = text_format("%s/settings", folder), key[128], text[64], *all = NULL;
+    char *weights = file_in("settings", "model.safetensors");
+    size_t size;
+    model_write(gpt, tokenizer,
+                ", \"--lr\": \"1e-3\", \"--data 0\": \"a \\\"b\\\"\"", path);
+    SafeTensors *file = safetensors_open(weights);
+    FILE *stream = open_memstream(&all, &size);
+    if (!stream) die("no memory");
+    Json j = json_member(file->json, "__metadata__");
+    for (json_enter(&j, '{'); json_key(&j, key, sizeof key);) {
+        json_string(&j, text, sizeof text);
+        fprintf(stream, "%s=%s;", key, text);
+    }
+    fclose(stream);
+    check(!strcmp(all, "format=pt;--lr=1e-3;--data 0=a \"b\";"), "metadata: %s", all);
+    check(metadata_text(file, "--data 0", text, sizeof text) && !strcmp(text, "a \"b\"") &&
+              !metadata_text(file, "--data", text, sizeof text),
+          "metadata: a member is found by its whole name");
+    safetensors_close(file);
+    static const char bare[] = "\2\0\0\0\0\0\0\0{}";
+    bytes_save(weights, bare, 10);
+    file = safetensors_open(weights);
+    check(!metadata_text(file, "format", text, 64) && !safetensors_find(file, "x").numbers,
+          "metadata: a file without any has no members");
+    safetensors_close(file);
+    free(all);
+    free(weights);
+    free(path);
     gpt_destroy(gpt);
     tokenizer_destroy(tokenizer);
-    free(path);
 }
 
 /* --- What Hugging Face may write ---------------------------------------------------------- */
@@ -282,7 +321,7 @@ static void test_forms(void) {
     char *path = text_format("%s/forms", folder);
     char *whole = file_in("forms", "model.safetensors");
     char *index = file_in("forms", "model.safetensors.index.json");
-    model_write(gpt, tokenizer, path);
+    model_write(gpt, tokenizer, "", path);
     Piece *pieces = pieces_of(gpt);
     size_t count = gpt->tensor_count;
 
@@ -306,7 +345,7 @@ static void test_forms(void) {
             small[i].bytes /= 2;
         }
         pieces_save(whole, small, count);
-        GPT *back = model_read(path, false);
+        GPT *back = model_read(path, 0, false);
         check(weights_equal(gpt, back), "a model in %s is read", small[0].dtype);
         gpt_destroy(back);
         free(small);
@@ -318,7 +357,7 @@ static void test_forms(void) {
     pieces[count] = (Piece){"lm_head.weight", "F32", 2, {3, 4}, pieces[0].numbers, 48};
     pieces[count + 1] = (Piece){"transformer.h.0.attn.bias", "F32", 2, {5, 5}, mask, 100};
     pieces_save(whole, pieces, count + 2);
-    GPT *back = model_read(path, false);
+    GPT *back = model_read(path, 0, false);
     check(weights_equal(gpt, back), "lm_head.weight equal to wte, and a mask: read");
     gpt_destroy(back);
     pieces[count].numbers = mask;
@@ -328,87 +367,77 @@ static void test_forms(void) {
     check_error("a head that is not wte", &ending, 1, "lm_head.weight is not the same");
     ending_free(&ending);
 
-    /* Shards: every second tensor in the other one, in the order of the file backwards. */
-    Piece shards[2][64];
-    size_t sizes[2] = {0};
-    for (size_t i = count; i-- > 0;) shards[i % 2][sizes[i % 2]++] = pieces[i];
-    char *first = file_in("forms", "model-1.safetensors"),
-         *second = file_in("forms", "model-2.safetensors");
-    static const char map[] = "{\"metadata\": {\"total_size\": 1}, \"weight_map\": {\"a\": "
-                              "\"model-1.safetensors\", \"b\": \"model-2.safetensors\", \"c\": "
-                              "\"model-1.safetensors\"}}";
-    pieces_save(first, shards[0], sizes[0]);
-    pieces_save(second, shards[1], sizes[1]);
+    /* A model in several files is named as such, with what joins them. */
     unlink(whole);
-    text_save(index, map);
-    back = model_read(path, false);
-    check(sizes[0] > 10 && sizes[1] > 10 && weights_equal(gpt, back), "two shards are read");
-    gpt_destroy(back);
-    shards[0][sizes[0]] = shards[1][0];
-    pieces_save(first, shards[0], sizes[0] + 1);
+    text_save(index, "{\"weight_map\": {}}");
     ending = child_run(model_open, &opening);
-    check_error("a tensor in two shards", &ending, 1, "is in another shard too");
+    check_error("a model in several files", &ending, 1, "dev/data/convert_model.py");
     ending_free(&ending);
-    pieces_save(first, shards[0], sizes[0] - 1);
-    ending = child_run(model_open, &opening);
-    check_error("a tensor in no shard", &ending, 1, "is missing");
-    ending_free(&ending);
-    static const struct { const char *name, *text, *words;
-    } indices[] = {
-        {"index: a shard in another folder",
-         "{\"weight_map\": {\"a\": \"../good/model.safetensors\"}}",
-         "not the name of a file in this folder"},
-        {"index: a shard at the root", "{\"weight_map\": {\"a\": \"/dev/zero\"}}",
-         "not the name of a file in this folder"},
-        {"index: a shard that is not there",
-         "{\"weight_map\": {\"a\": \"model-3.safetensors\"}}",
-         "model-3.safetensors"},
-        {"index: a shard that is a folder", "{\"weight_map\": {\"a\": \".\"}}",
-         "is not a file"},
-        {"index: no weight_map", "{\"metadata\": {}}", "fewer numbers"},
-        {"index: no file in it", "{\"weight_map\": {}}", "fewer numbers"},
-        {"index: a list", "[1, 2]", "an object"},
-        {"index: a number for a file", "{\"weight_map\": {\"a\": 7}}", "string"},
-        {"index: not closed", "{\"weight_map\": {\"a\": \"model-2.safetensors\"", "',' or '}'"},
-        {"index: empty", "", "an object"},
-    };
-    for (size_t i = 0; i < sizeof indices / sizeof *indices; i++) {
-        text_save(index, indices[i].text);
-        ending = child_run(model_open, &opening);
-        check_error(indices[i].name, &ending, 1, indices[i].words);
-        ending_free(&ending);
-    }
     free(pieces);
     free(path);
     free(whole);
     free(index);
-    free(first);
-    free(second);
     gpt_destroy(gpt);
     tokenizer_destroy(tokenizer);
 }
 
-/* The same tensors with fewer places: all else stays as it is. */
+/* A model is replaced by one of another shape, which cannot be written: what must never be
+ * there are weights beside the config.json of the other one. */
+static void model_replace(void *argument) {
+    GPT *gpt = model_make(1, 1, 6, 5, 3, true);
+    model_write(gpt, tokenizer_of("xyz"), "", argument);
+}
+
+static void test_replaced(void) {
+    static const char *const blocked[] = {"vocab.json.tmp", "config.json.tmp",
+                                          "model.safetensors.tmp"};
+    GPT *gpt = model_make(1, 1, 4, 5, 3, true);
+    Tokenizer *tokenizer = tokenizer_of("abc");
+    char *path = text_format("%s/replaced", folder);
+    char *weights = file_in("replaced", "model.safetensors");
+    for (size_t i = 0; i < 3; i++) {
+        char *block = file_in("replaced", blocked[i]);
+        model_write(gpt, tokenizer, "", path);
+        folder_create(block);
+        Ending ending = child_run(model_replace, path);
+        check(ending_is_error(&ending, 1, blocked[i]) && access(weights, F_OK) != 0,
+              "another model, stopped at %s: no weights beside the settings of the other one",
+              blocked[i]);
+        ending_free(&ending);
+        rmdir(block);
+        free(block);
+    }
+    free(weights);
+    free(path);
+    gpt_destroy(gpt);
+    tokenizer_destroy(tokenizer);
+}
+
+/* The same tensors with fewer positions: all else stays as it is. */
 static void test_shorten(void) {
-    GPT *gpt = model_make(2, 2, 4, 7, 3, true), *cut = model_make(2, 2, 4, 7, 3, true);
-    gpt_shorten(cut, 3);
+    GPT *gpt = model_make(2, 2, 4, 7, 3, true);
+    Tokenizer *tokenizer = tokenizer_of("abc");
+    char *path = text_format("%s/shorten", folder);
+    model_write(gpt, tokenizer, "", path);
+    GPT *cut = model_read(path, 3, true);
     size_t same = 0;
     for (size_t i = 0; i < gpt->tensor_count; i++) {
         const Tensor *a = &gpt->table[i], *b = &cut->table[i];
         same += b->count == (i == WPE ? 12 : a->count) &&
+                b->shape[0] == (i == WPE ? 3 : a->shape[0]) &&
                 !memcmp(gpt->weights + a->offset, cut->weights + b->offset,
                         b->count * sizeof(float));
     }
     check(same == gpt->tensor_count && cut->config.context == 3 &&
               cut->parameter_count == config_parameters(&cut->config),
           "a shorter context: %zu tensors keep their numbers", same);
+    free(path);
     gpt_destroy(gpt);
     gpt_destroy(cut);
+    tokenizer_destroy(tokenizer);
 }
 
-static void safetensors_open_only(void *path) { safetensors_close(safetensors_open(path)); }
-
-/* Files whose cost, or whose lie, is in their size. */
+/* A file with very many tensors. */
 static void test_large(void) {
     char *path = text_format("%s/large.safetensors", folder);
     enum { MANY = 100000 };
@@ -426,21 +455,14 @@ static void test_large(void) {
         die("%s: cannot write", path);
     double start = (double)clock();
     SafeTensors *many = safetensors_open(path);
+    bool found = safetensors_find(many, "99999").numbers &&
+                 !safetensors_find(many, "100000").numbers;
     double seconds = ((double)clock() - start) / CLOCKS_PER_SEC;
-    check(many->count == MANY && safetensors_find(many, "99999") &&
-              !safetensors_find(many, "100000") && seconds < 2,
-          "100000 tensors, in no order, are opened in %.2f s of a processor, at most 2",
+    check(found && seconds < 2,
+          "of 100000 tensors, in no order, one is found in %.2f s of a processor, at most 2",
           seconds);
     safetensors_close(many);
     free(header);
-    /* Blanks up to the official limit are not looked at: the file is 100 MB of a hole. */
-    uint64_t over = SAFETENSORS_HEADER_MAX + 1;
-    for (int i = 0; i < 8; i++) size[i] = (unsigned char)(over >> 8 * i);
-    bytes_save(path, size, 8);
-    if (truncate(path, SAFETENSORS_HEADER_MAX + 1000) != 0) die("%s: cannot lengthen", path);
-    Ending ending = child_run(safetensors_open_only, path);
-    check_error("a header of 100000001 bytes", &ending, 1, "100000000 is the limit");
-    ending_free(&ending);
     unlink(path);
     free(path);
 }
@@ -499,6 +521,11 @@ static void check_refused(const char *name, const ModelFiles *files, const char 
     ending_free(&ending);
 }
 
+/* Where wte ends and wpe begins. */
+#define BORDER(end, start)                                                                     \
+    "\"data_offsets\": [0, " end "]}, \"transformer.wpe.weight\": {\"dtype\": \"F32\", "       \
+    "\"shape\": [5, 4], \"data_offsets\": [" start ", 128]"
+
 static void test_hostile(const ModelFiles *good) {
     Opening opening = {"hostile", true};
     model_store("hostile", good);
@@ -545,14 +572,8 @@ static void test_hostile(const ModelFiles *good) {
     check(refused == tried, "config.json cut short: %zu of %zu lengths end in one line",
           refused, tried);
 
-    bad = *good;
-    bad.weights = (Bytes){memory_allocate(good->weights.size + 1, 1), good->weights.size + 1};
-    memcpy(bad.weights.data, good->weights.data, good->weights.size);
-    check_refused("a byte behind the last tensor", &bad, "belong to no tensor");
-    free(bad.weights.data);
-
     /* Sizes of the header. */
-    static const char large[] = "its header should have", other[] = "model.safetensors";
+    static const char large[] = "do not hold its header", other[] = "model.safetensors";
     const struct { const char *name; uint64_t size; const char *words;
     } lengths[] = {{"header of 2^63 bytes", (uint64_t)1 << 63, large},
                    {"header of 2^64 - 1 bytes", UINT64_MAX, large},
@@ -578,7 +599,7 @@ static void test_hostile(const ModelFiles *good) {
         {"not JSON", "{\"__metadata__\"", "hello, world.. ", "model.safetensors"},
         {"a list where an object is due", "{\"__metadata__\"", "[\"__metadata__\"",
          "an object"},
-        {"a tensor twice", "transformer.wpe.weight", "transformer.wte.weight", "twice"},
+        {"a tensor twice", "transformer.wpe.weight", "transformer.wte.weight", "(5, 4)"},
         {"a tensor missing", "transformer.wpe.weight", "transformer.wp_.weight",
          "wpe.weight is missing"},
         {"another type", "\"F32\", \"shape\": [3, 4]", "\"I32\", \"shape\": [3, 4]",
@@ -588,23 +609,23 @@ static void test_hostile(const ModelFiles *good) {
         {"double precision", "\"F32\", \"shape\": [3, 4]", "\"F64\", \"shape\": [3, 2]",
          "F32, F16 or BF16"},
         {"a type that is none", "\"F32\", \"shape\": [3, 4]", "\"X99\", \"shape\": [3, 4]",
-         "unknown type"},
+         "type X99"},
         {"a type with too long a name", "\"F32\", \"shape\": [3, 4]",
          "\"FLOAT32FLOAT32\", \"shape\": [3, 4]", "model.safetensors"},
-        {"no type", "\"dtype\": \"F32\", \"shape\": [3, 4]", "\"shape\": [3, 4]", "type"},
+        {"no type", "\"dtype\": \"F32\", \"shape\": [3, 4]", "\"shape\": [3, 4]", "a string"},
         {"a number for a type", "\"F32\", \"shape\": [3, 4]", "32, \"shape\": [3, 4]",
          "string"},
         {"the shape turned around", "[3, 4]", "[4, 3]", "shape"},
         {"the shape flattened", "[3, 4]", "[12]", "shape"},
         {"a dimension more", "[3, 4]", "[3, 4, 1]", "shape"},
-        {"nine dimensions", "[3, 4]", "[3, 4, 1, 1, 1, 1, 1, 1, 1]", "dimensions"},
-        {"no shape", "\"shape\": [3, 4], ", "", "wte"},
+        {"nine dimensions", "[3, 4]", "[3, 4, 1, 1, 1, 1, 1, 1, 1]", "shape"},
+        {"no shape", "\"shape\": [3, 4], ", "", "a list"},
         {"a negative dimension", "[3, 4]", "[-3, -4]", "negative"},
         {"a broken dimension", "[3, 4]", "[3.5, 4]", "whole number"},
         {"2^62 rows of 4", "[3, 4]", "[4611686018427387904, 4]", "model.safetensors"},
-        {"2^53 rows of 4", "[3, 4]", "[9007199254740992, 4]", "larger than the file"},
+        {"2^53 rows of 4", "[3, 4]", "[9007199254740992, 4]", "shape"},
         {"a product of 2^64: 0 bytes", "[3, 4]", "[4294967296, 4294967296]",
-         "larger than the file"},
+         "shape"},
         {"a dimension of 0 among huge ones", "[3, 4]",
          "[0, 9007199254740992, 9007199254740992]", "wte"},
         {"a dimension of 1e308", "[3, 4]", "[1e308, 4]", "whole number"},
@@ -612,15 +633,18 @@ static void test_hostile(const ModelFiles *good) {
         {"offsets beyond the file", "[0, 48]", "[1000000, 1000048]", "not complete"},
         {"offsets that end beyond the file", "[0, 48]", "[0, 1000000]", "offsets"},
         {"offsets turned around", "[0, 48]", "[48, 0]", "offsets"},
-        {"offsets that leave 4 bytes out", "[0, 48]", "[0, 44]", "offsets"},
-        {"offsets that take in 4 bytes more", "[0, 48]", "[0, 52]", "offsets"},
+        {"offsets that leave 4 bytes out", "[0, 48]", "[0, 44]", "44 bytes"},
+        {"offsets that take in 4 bytes more", "[0, 48]", "[0, 52]", "52 bytes"},
         {"offsets around 2^64", "[0, 48]", "[18446744073709551568, 0]", "model.safetensors"},
-        {"offsets that overlap those of another", "[48, 128]", "[0, 80]", "overlap"},
         {"offsets that leave a gap", "\"shape\": [3, 4], \"data_offsets\": [0, 48]",
-         "\"shape\": [1, 4], \"data_offsets\": [0, 16]", "gap"},
+         "\"shape\": [1, 4], \"data_offsets\": [0, 16]", "shape (1, 4)"},
+        {"a border 4 bytes too early", BORDER("48", "48"), BORDER("44", "44"),
+         "bytes, type F32"},
+        {"a border 4 bytes too late", BORDER("48", "48"), BORDER("52", "52"),
+         "bytes, type F32"},
         {"one offset", "[0, 48]", "[0]", "offsets"},
         {"three offsets", "[0, 48]", "[0, 48, 96]", "offsets"},
-        {"no offsets", ", \"data_offsets\": [0, 48]", "", "offsets"},
+        {"no offsets", ", \"data_offsets\": [0, 48]", "", "a list"},
         {"a comma too many", "[0, 48]}", "[0, 48],}", "model.safetensors"},
         {"a comma missing", "[3, 4], ", "[3, 4] ", "model.safetensors"},
         {"a list that is not closed", "[0, 48]", "[0, 48", "model.safetensors"},
@@ -630,56 +654,44 @@ static void test_hostile(const ModelFiles *good) {
          "model.safetensors"},
         {"a comma instead of a colon", "{\"format\": \"pt\"}", "{\"format\", \"pt\"}",
          "model.safetensors"},
-        {"a line feed in a name", "transformer.wte.weight\": {\"dtype\": \"F32\"",
-         "a\\nb\": {\"dtype\": \"F31\"", "unknown type"},
-        {"an escape sequence in a name", "transformer.wte.weight\": {\"dtype\": \"F32\"",
-         "a\\u001b[2Jb\": {\"dtype\": \"F31\"", "unknown type"},
-        {"text behind the header's object", "}       ", "} hello ", "model.safetensors"},
+        {"a line feed in a type", "\"F32\", \"shape\": [3, 4]", "\"F\\n\", \"shape\": [3, 4]",
+         "type F?"},
     };
     for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
         bad = *good;
-        if (!strcmp(changes[i].old,
-                    "}       ")) { /* the padding differs in length: the last brace is found */
-            bad.weights.data = memory_allocate(good->weights.size, 1);
-            memcpy(bad.weights.data, good->weights.data, good->weights.size);
-            size_t brace = 8 + header - 1;
-            while (bad.weights.data[brace] != '}') brace--;
-            if (brace + 1 < 8 + header)
-                memset(bad.weights.data + brace + 1, 'x', 8 + header - brace - 1);
-            else { bad.weights.data[brace] = ']'; }
-        } else
-            bad.weights = bytes_replace(&good->weights, changes[i].old, changes[i].new, true);
+        bad.weights = bytes_replace(&good->weights, changes[i].old, changes[i].new, true);
         check_refused(changes[i].name, &bad, changes[i].words);
         free(bad.weights.data);
     }
     /* Control characters, of which the last is one in UTF-8, do not reach the terminal. */
     bad = *good;
-    bad.weights = bytes_replace(&good->weights, "transformer.wte.weight\": {\"dtype\": \"F32\"",
-                                "a\\u001b[2J\\u007f\\u009b2J\": {\"dtype\": \"F31\"", true);
+    bad.weights = bytes_replace(&good->weights, "\"F32\", \"shape\": [3, 4]",
+                                "\"\\u001b[\\u007f\\u009b2J\", \"shape\": [3, 4]", true);
     model_store("hostile", &bad);
     Ending shown = child_run(model_open, &opening);
-    check(ending_is_error(&shown, 1, "tensor a?[2J???2J has"), "they are shown as '?': %.150s",
-          (char *)shown.err.data);
+    check(ending_is_error(&shown, 1, "type ?[???2J and"),
+          "they are shown as '?': %.150s", (char *)shown.err.data);
     ending_free(&shown);
     free(bad.weights.data);
 
     static const struct { const char *name, *old, *new, *words;
     } configs[] = {
-        {"config: no heads", "\"n_head\": 2", "\"n_head\": 0", "heads"},
-        {"config: no layers", "\"n_layer\": 1", "\"n_layer\": 0", "layers"},
-        {"config: no channels", "\"n_embd\": 4", "\"n_embd\": 0", "channels"},
-        {"config: no context", "\"n_positions\": 5", "\"n_positions\": 0", "context"},
-        {"config: no vocabulary", "\"vocab_size\": 3", "\"vocab_size\": 0", "vocab"},
-        {"config: n_head missing", "\"n_head\": 2", "\"n_he_d\": 2", "heads"},
+        {"config: no heads", "\"n_head\": 2", "\"n_head\": 0", "n_head is 0"},
+        {"config: no layers", "\"n_layer\": 1", "\"n_layer\": 0", "n_layer is 0"},
+        {"config: no channels", "\"n_embd\": 4", "\"n_embd\": 0", "n_embd is 0"},
+        {"config: no context", "\"n_positions\": 5", "\"n_positions\": 0", "n_positions is 0"},
+        {"config: no vocabulary", "\"vocab_size\": 3", "\"vocab_size\": 0", "vocab_size is 0"},
+        {"config: n_head missing", "\"n_head\": 2", "\"n_he_d\": 2", "n_head is 0"},
         {"config: heads do not divide channels", "\"n_head\": 2", "\"n_head\": 3",
-         "multiple of heads"},
-        {"config: 10^15 channels", "\"n_embd\": 4", "\"n_embd\": 1000000000000000", "channels"},
+         "multiple of n_head"},
+        {"config: 10^15 channels", "\"n_embd\": 4", "\"n_embd\": 1000000000000000",
+         "n_embd is 1000"},
         {"config: 2^64 layers", "\"n_layer\": 1", "\"n_layer\": 18446744073709551616",
          "config.json"},
         {"config: 2^24 layers", "\"n_layer\": 1", "\"n_layer\": 16777216",
-         "layers is 16777216"},
+         "n_layer is 16777216"},
         {"config: a million layers", "\"n_layer\": 1", "\"n_layer\": 1000000",
-         "layers is 1000000"},
+         "n_layer is 1000000"},
         {"config: 10^9 parameters", "\"n_embd\": 4", "\"n_embd\": 10000", "fewer numbers"},
         {"config: more than the file holds", "\"vocab_size\": 3", "\"vocab_size\": 16000000",
          "fewer numbers"},
@@ -688,17 +700,15 @@ static void test_hostile(const ModelFiles *good) {
         {"config: another layer", "\"n_layer\": 1", "\"n_layer\": 2", "missing"},
         {"config: a negative number", "\"n_head\": 2", "\"n_head\": -2", "negative"},
         {"config: a text for a number", "\"n_head\": 2", "\"n_head\": \"2\"", "a number"},
-        {"config: dropout of 1", "\"resid_pdrop\": 0.1", "\"resid_pdrop\": 1.0", "dropout"},
-        {"config: dropout of 1e999", "\"resid_pdrop\": 0.1", "\"resid_pdrop\": 1e999",
-         "config.json"},
         {"config: another nonlinearity", "gelu_new", "relu", "activation_function"},
         {"config: one with a line feed", "gelu_new", "re\\nlu", "activation_function"},
         {"config: another width of the MLP", "\"n_inner\": null", "\"n_inner\": 17", "n_inner"},
         {"config: another kind of model", "\"gpt2\"", "\"bert\"", "model_type"},
-        {"config: cross attention", "\"bias\": true", "\"add_cross_attention\": true",
+        {"config: cross attention", "\"add_cross_attention\": false",
+         "\"add_cross_attention\": true",
          "add_cross_attention"},
         {"config: an output head of its own", "\"tie_word_embeddings\": true",
-         "\"tie_word_embeddings\": false", "lm_head.weight is missing"},
+         "\"tie_word_embeddings\": false", "must be true"},
         {"config: no biases, but the file has some", "\"bias\": true", "\"bias\": false",
          "is not 0"},
         {"config: bias is a number", "\"bias\": true", "\"bias\": 1", "true or false"},
@@ -1026,7 +1036,7 @@ static void test_vocabularies(void) {
         Tokenizer *tokenizer =
             sizes[i].tokenizer == 256 ? tokenizer_create(NULL, 0) : tokenizer_of("abc");
         char *path = text_format("%s/vocab", folder);
-        model_write(gpt, tokenizer, path);
+        model_write(gpt, tokenizer, "", path);
         Ending ending = train_run(
             "generate --model %s --prompt a --tokens 200 --temperature 100 --threads 1", path);
         bool words = ending.status == 0 && ending.err.size == 0 && ending.out.size <= 202;
@@ -1059,12 +1069,14 @@ int main(void) {
     test_forms();
     test_shorten();
     test_large();
-    test_held();
+    test_pair();
+    test_metadata();
+    test_replaced();
 
     GPT *gpt = model_make(1, 2, 4, 5, 3, true);
     Tokenizer *tokenizer = tokenizer_of("abc");
     char *path = text_format("%s/good", folder);
-    model_write(gpt, tokenizer, path);
+    model_write(gpt, tokenizer, "", path);
     char *paths[4] = {file_in("good", "config.json"), file_in("good", "model.safetensors"),
                       file_in("good", "vocab.json"), file_in("good", "merges.txt")};
     ModelFiles good = {file_read(paths[0]), file_read(paths[1]), file_read(paths[2]),

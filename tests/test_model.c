@@ -31,14 +31,14 @@ typedef struct {
 /* A tensor that must be there, with so many elements. */
 static const void *stored(const Model *m, const char *dtype, size_t expected,
                           const char *name) {
-    const SafeTensor *t = safetensors_find(m->file, name);
-    if (!t || strcmp(t->dtype, dtype))
+    const SafeTensor t = safetensors_find(m->file, name);
+    if (!t.numbers || strcmp(t.dtype, dtype))
         die("the reference of model %s has no tensor %s of type %s", m->name, name, dtype);
-    size_t count = t->bytes / dtype_bytes(dtype);
+    size_t count = t.bytes / dtype_bytes(dtype);
     if (count != expected)
         die("model %s: %s has %zu elements in the reference, %zu here", m->name, name, count,
             expected);
-    return t->numbers;
+    return t.numbers;
 }
 
 static void *copy_of(const void *data, size_t bytes) {
@@ -56,8 +56,10 @@ static void weights_load(const Model *m) {
         free(name);
         used++;
     }
-    for (size_t i = 0; i < m->file->count; i++)
-        there += strncmp(m->file->tensors[i].name, "parameter/", 10) == 0;
+    char key[128];
+    Json j = m->file->json;
+    for (json_enter(&j, '{'); json_key(&j, key, sizeof key); json_skip(&j))
+        there += strncmp(key, "parameter/", 10) == 0;
     if (used != there) die("model %s has %zu tensors, its reference %zu", m->name, used, there);
 }
 
@@ -90,10 +92,6 @@ static void model_close(Model *m) {
 
 static void forward(const Model *m, Activations *a) {
     gpt_forward(m->gpt, a, m->inputs, m->targets, m->B, m->T, m->key, m->first);
-}
-
-static void gradients_clear(GPT *gpt) {
-    memset(gpt->gradients, 0, gpt->parameter_count * sizeof *gpt->gradients);
 }
 
 /* |a - b| / |b| of two float tensors. */
@@ -211,11 +209,11 @@ static void training_check(Model *m) {
     size_t clipped = 0;
 
     weights_load(m);
-    gradients_clear(m->gpt);
     for (size_t step = 0; step < STEPS; step++) {
         const int32_t *in = inputs + step * MICRO * N, *out = targets + step * MICRO * N;
         size_t count = 0; /* of the whole batch: its micro-batches differ */
         double loss = 0;
+        gradients_clear(m->gpt);
         for (size_t i = 0; i < MICRO * N; i++) count += out[i] >= 0;
         for (size_t n = 0; n < N; n++) dlosses[n] = 1.0f / (float)count;
         for (size_t micro = 0; micro < MICRO; micro++, in += N, out += N) {
@@ -259,49 +257,75 @@ static void training_check(Model *m) {
  * ====================================================================================== */
 
 /* Parts of an arena must not share memory, also where that would do no harm today. */
-typedef struct { const char *name; const float *start; size_t count; } Part;
+typedef struct { const char *name; const void *start; size_t count; } Part; /* of 4 bytes */
 
 static void parts_check(const char *what, const Part *parts, size_t count) {
     const char *one = "", *other = "";
     for (size_t i = 0; i < count; i++)
-        for (size_t j = 0; j < count; j++)
-            if (i != j && parts[i].start <= parts[j].start &&
-                parts[j].start < parts[i].start + parts[i].count)
+        for (size_t j = 0; j < count; j++) {
+            const char *a = parts[i].start, *b = parts[j].start;
+            if (i != j && a <= b && b < a + 4 * parts[i].count)
                 one = parts[i].name, other = parts[j].name;
+        }
     check(!*one, "%s: no part shares memory with another %s %s", what, one, other);
 }
 
-/* L: the layers that have room of their own; the stream has one more. */
+/* streams, blocks: how many arrays of each kind there are; further layers share the first. */
 static void activations_check(const char *what, const Activations *a, const Config *config,
-                              size_t L) {
-    size_t H = config->heads, C = config->channels, N = a->B * a->T;
-    bool training = a->keep != KEEP_NOTHING;
-    const Part parts[] = {
-        {"x", a->x, (L + training) * N * C}, {"ln1_mean", a->ln1_mean, L * N},
-        {"ln1_rstd", a->ln1_rstd, L * N}, {"qkv", a->qkv, L * N * 3 * C},
-        {"attention", a->attention, L * N * C}, {"lse", a->lse, L * N * H},
-        {"middle", a->middle, L * N * C}, {"ln2_mean", a->ln2_mean, L * N},
-        {"ln2_rstd", a->ln2_rstd, L * N}, {"fc", a->fc, L * N * 4 * C},
+                              size_t streams, size_t blocks) {
+    size_t H = config->heads, C = config->channels, N = a->B * a->T, count = 0, floats = 0;
+    const Layer *y = a->layers;
+    Part parts[100];
+    bool shared = true;
+    for (size_t l = 0; l < streams; l++) parts[count++] = (Part){"x", y[l].x, N * C};
+    for (size_t l = 0; l < blocks; l++) {
+        const Part block[] = {
+            {"ln1_mean", y[l].ln1_mean, N}, {"ln1_rstd", y[l].ln1_rstd, N},
+            {"qkv", y[l].qkv, N * 3 * C}, {"attention", y[l].attention, N * C},
+            {"lse", y[l].lse, N * H}, {"middle", y[l].middle, N * C},
+            {"ln2_mean", y[l].ln2_mean, N}, {"ln2_rstd", y[l].ln2_rstd, N},
+            {"fc", y[l].fc, N * 4 * C}};
+        for (size_t i = 0; i < sizeof block / sizeof *block; i++) parts[count++] = block[i];
+    }
+    const Part once[] = {
         {"norm", a->norm, N * C}, {"gelu", a->gelu, N * 4 * C}, {"branch", a->branch, N * C},
         {"hidden", a->hidden, N * C}, {"lnf_mean", a->lnf_mean, N},
         {"lnf_rstd", a->lnf_rstd, N}, {"logits", a->logits, a->head_rows * config->vocab},
-        {"losses", a->losses, N}, {"head_lse", a->head_lse, N}, {"dx", a->dx, N * C},
-        {"dbranch", a->dbranch, N * C}, {"dnorm", a->dnorm, N * C},
-        {"dwide", a->dwide, N * 4 * C}};
-    parts_check(what, parts, sizeof parts / sizeof parts[0] - (training ? 0 : 4));
+        {"losses", a->losses, N}, {"head_lse", a->head_lse, N}, {"dlosses", a->dlosses, N},
+        {"dx", a->dx, N * C}, {"dbranch", a->dbranch, N * C}, {"dnorm", a->dnorm, N * C},
+        {"dfc", a->dfc, N * 4 * C}};
+    size_t kept = sizeof once / sizeof *once - (a->keep == KEEP_NOTHING ? 5 : 0);
+    for (size_t i = 0; i < kept; i++) parts[count++] = once[i];
+    for (size_t i = 0; i < count; i++) floats += parts[i].count;
+    check(floats == activations_floats(a, config), "%s: its parts are all %zu floats", what,
+          activations_floats(a, config));
+    parts[count++] = (Part){"inputs", a->inputs, N};
+    parts[count++] = (Part){"targets", a->targets, N};
+    parts_check(what, parts, count);
+    for (size_t l = 0; l <= config->layers; l++)
+        shared = shared && (l < streams || y[l].x == y[0].x) &&
+                 (l < blocks || (y[l].qkv == y[0].qkv && y[l].fc == y[0].fc));
+    check(shared, "%s: layers without arrays of their own share the first one's", what);
+    check(a->dhidden == a->dnorm && a->dattention == a->dnorm && a->dgelu == a->dfc &&
+              a->dqkv == a->dfc,
+          "%s: gradients that are used one after another share a buffer", what);
 }
 
 static void arenas_check(void) {
-    Config config = {3, 2, 10, 80, 33, true, 0};
-    size_t stored_floats = config.layers * config.context * config.channels;
+    Config config = {.layers = 3, .heads = 2, .channels = 10, .context = 80, .vocab = 33,
+                     .bias = true};
+    size_t L = config.layers, stored_floats = 2 * L * config.context * config.channels;
     Activations *a = activations_create(&config, 4, 7, KEEP_ALL, 0);
-    activations_check("activations", a, &config, config.layers);
+    activations_check("activations", a, &config, L + 1, L);
     activations_destroy(a);
-    Cache *c = cache_create(&config);
+    a = activations_create(&config, 4, 7, KEEP_STREAM, 3);
+    activations_check("activations to recompute", a, &config, L + 1, 1);
+    activations_destroy(a);
+    Cache *c = cache_create(&config, 2);
     const Part cached[] = {{"keys", c->keys, stored_floats},
                            {"values", c->values, stored_floats}};
     parts_check("KV cache", cached, sizeof cached / sizeof cached[0]);
-    activations_check("activations of new tokens", c->a, &config, 1);
+    activations_check("activations of new tokens", c->a, &config, 1, 1);
     cache_destroy(c);
 }
 
@@ -350,17 +374,19 @@ static void head_rows_check(const Model *m) {
               same_bits(m->gpt->gradients, gradients, count),
           "%s: recomputed activations: same bits", m->name);
     activations_destroy(stream);
-    /* Activations with room for more than they are used for. */
-    Activations *roomy = activations_create(&m->gpt->config, m->B + 2, m->T + 3, KEEP_ALL, 0);
-    run_with(m, roomy);
-    check(same_bits(roomy->losses, losses, N) && same_bits(m->gpt->gradients, gradients, count),
-          "%s: activations with room to spare: same bits", m->name);
-    activations_destroy(roomy);
+    /* Activations that can hold more than they are used for. */
+    Activations *larger = activations_create(&m->gpt->config, m->B + 2, m->T + 3, KEEP_ALL, 0);
+    run_with(m, larger);
+    check(same_bits(larger->losses, losses, N) &&
+              same_bits(m->gpt->gradients, gradients, count),
+          "%s: activations that could hold more: same bits", m->name);
+    activations_destroy(larger);
     Activations *evaluation = activations_create(&m->gpt->config, m->B, m->T, KEEP_NOTHING, 2);
     forward(m, evaluation);
     check(same_bits(evaluation->losses, losses, N),
           "%s: activations without a backward pass: same bits", m->name);
-    gpt_forward(m->gpt, m->activations, m->inputs, NULL, m->B, m->T, m->key, m->first);
+    memset(m->activations->hidden, 0, N * m->gpt->config.channels * sizeof(float));
+    gpt_forward_hidden(m->gpt, m->activations, m->inputs, m->B, m->T, m->key, m->first);
     check(same_bits(evaluation->hidden, m->activations->hidden, N * m->gpt->config.channels),
           "%s: a forward pass without targets: same last hidden state", m->name);
     activations_destroy(evaluation);
@@ -416,7 +442,7 @@ static void micro_batches_check(void) {
     static const size_t ways[][6] = {{5}, {2, 3}, {1, 1, 1, 1, 1}, {4, 1}};
     for (int form = 0; form < 4; form++) {
         bool masked = form & 1, dropout = form & 2;
-        Config config = {2, 3, 24, 20, 65, true, 0.2f};
+        Config config = {2, 3, 24, 20, 65, true, 0.2f, false};
         Fresh f = fresh_create(config, 5, 17, 3);
         size_t N = f.B * f.T, count = f.gpt->parameter_count;
         /* Targets are missing in the first sequences only: micro-batches of unequal counts. */
@@ -459,7 +485,7 @@ static void threads_check(void) {
     size_t count = 0;
     for (int threads = 1; threads <= 3; threads++) {
         omp_set_num_threads(threads);
-        Config config = {2, 4, 68, 70, 131, true, 0.1f};
+        Config config = {2, 4, 68, 70, 131, true, 0.1f, false};
         Fresh f = fresh_create(config, 3, 67, 8);
         Optimizer *optimizer = optimizer_create(f.gpt->parameter_count);
         OptimizerOptions options = {0.9f, 0.99f, 1e-8f, 0.1f, 1.0f};
@@ -495,16 +521,16 @@ static void decode_check(const Model *m) {
           *logits = memory_allocate(V, sizeof *logits);
     Activations *a = activations_create(config, 1, T, KEEP_NOTHING, 0);
     for (size_t t = 0; t < T; t++) tokens[t] = (int32_t)(random_bits(21, t) % V);
-    gpt_forward(m->gpt, a, tokens, NULL, 1, T, 0, 0);
+    gpt_forward_hidden(m->gpt, a, tokens, 1, T, 0, 0);
     gpt_logits(m->gpt, a, full, 0, T);
     static const size_t chunks[] = {1, 2, 5, 7, 64, 65, 1000};
     for (size_t i = 0; i < sizeof chunks / sizeof chunks[0]; i++) {
-        Cache *cache = cache_create(config);
+        Cache *cache = cache_create(config, 1);
         size_t same = 0, calls = 0;
         for (size_t t = 0, n; t < T; t += n) {
             n = T - t < chunks[i] ? T - t : chunks[i];
-            gpt_decode(m->gpt, cache, tokens + t, n, logits);
-            same += same_bits(logits, full + (t + n - 1) * V, V) && cache->length == t + n;
+            gpt_decode(m->gpt, cache, 0, 1, tokens + t, n, logits);
+            same += same_bits(logits, full + (t + n - 1) * V, V) && cache->lengths[0] == t + n;
             calls++;
         }
         check(same == calls,
@@ -514,13 +540,13 @@ static void decode_check(const Model *m) {
         cache_destroy(cache);
     }
     /* Chunks of unequal length: a prompt, then single tokens, then many. */
-    Cache *cache = cache_create(config);
+    Cache *cache = cache_create(config, 1);
     size_t first = T / 2, second = first + 1;
-    gpt_decode(m->gpt, cache, tokens, first, logits);
+    gpt_decode(m->gpt, cache, 0, 1, tokens, first, logits);
     bool same = same_bits(logits, full + (first - 1) * V, V);
-    gpt_decode(m->gpt, cache, tokens + first, 1, logits);
+    gpt_decode(m->gpt, cache, 0, 1, tokens + first, 1, logits);
     same = same && same_bits(logits, full + first * V, V);
-    gpt_decode(m->gpt, cache, tokens + second, T - second, logits);
+    gpt_decode(m->gpt, cache, 0, 1, tokens + second, T - second, logits);
     same = same && same_bits(logits, full + (T - 1) * V, V);
     check(same, "%s: cached inference, prompt, one token, the rest: same bits", m->name);
     cache_destroy(cache);
@@ -549,10 +575,10 @@ static void causality_check(const Model *m) {
                                   hidden + (b * T + later) * C, C);
         check(elsewhere, "%s: another token at %zu,%zu changes nothing before it or beside it",
               m->name, b, t);
-        /* Dropout may cut a place off from an earlier one, and with it the last effect. */
+        /* Dropout may cut a position off from an earlier one, and with it the last effect. */
         check(m->key ? 2 * reached > T - t : reached == T - t,
-              "%s: another token at %zu,%zu reaches %zu of %zu places from there on", m->name,
-              b, t, reached, T - t);
+              "%s: another token at %zu,%zu reaches %zu of %zu positions from there on",
+              m->name, b, t, reached, T - t);
         inputs[at] = m->inputs[at];
     }
     free(inputs), free(losses), free(hidden);
@@ -616,8 +642,8 @@ static void slopes_check(const Model *m) {
  * 5. A fresh model, schedules, the optimizer's promises
  * ====================================================================================== */
 
-static void initialisation_check(void) {
-    Config config = {4, 4, 128, 64, 65, true, 0};
+static void initialization_check(void) {
+    Config config = {4, 4, 128, 64, 65, true, 0, false};
     Fresh f = fresh_create(config, 12, 64, 1), same = fresh_create(config, 1, 1, 1);
     Fresh other = fresh_create(config, 1, 1, 2);
     size_t N = f.B * f.T, normal = 0;
@@ -672,7 +698,7 @@ static void initialisation_check(void) {
 
 /* Counts that can be written down by hand. */
 static void counts_check(void) {
-    Config nano = {4, 4, 128, 64, 65, true, 0};
+    Config nano = {4, 4, 128, 64, 65, true, 0, false};
     /* Matrices: 12 C^2 a block; wte and wpe.  Vectors: 13 C a block and 2 C, without biases
      * 2 C a block and C. */
     size_t matrices = 4 * 12 * 128 * 128 + 65 * 128 + 64 * 128;
@@ -737,7 +763,7 @@ static void schedules_check(void) {
 }
 
 static void optimizer_check(void) {
-    Config config = {1, 1, 8, 4, 5, true, 0};
+    Config config = {1, 1, 8, 4, 5, true, 0, false};
     GPT *gpt = gpt_create(&config, true);
     size_t count = gpt->parameter_count;
     OptimizerOptions options = {0.9f, 0.99f, 1e-8f, 0.1f, 1.0f};
@@ -770,9 +796,13 @@ static void optimizer_check(void) {
           "the norm before clipping is returned: %.6f of %.6f", norm, expected);
     check(fabs(optimizer->m[1] * expected / (0.1 * 3) - 1) < 1e-5 && optimizer->step == 1,
           "the clipped gradient has norm 1");
-    bool cleared = true;
+    bool left = true, cleared = true;
+    for (size_t i = 0; i < count; i++)
+        left = left && gpt->gradients[i] == (i % 2 ? 3.0f : -3.0f);
+    check(left, "the step leaves the gradients as they are");
+    gradients_clear(gpt);
     for (size_t i = 0; i < count; i++) cleared = cleared && gpt->gradients[i] == 0;
-    check(cleared, "the gradients are cleared after the step");
+    check(cleared, "gradients_clear clears all %zu gradients", count);
 
     options.clip = 0;
     for (size_t i = 0; i < count; i++) gpt->gradients[i] = 3.0f;
@@ -808,7 +838,7 @@ int main(void) {
     arenas_check();
     micro_batches_check();
     threads_check();
-    initialisation_check();
+    initialization_check();
     counts_check();
     schedules_check();
     optimizer_check();

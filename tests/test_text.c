@@ -42,7 +42,7 @@ static void test_random_bits(void) {
     check(equal == 5, "random_bits: SplitMix64's own first values: %zu of 5", equal);
 
     /* Each of the 64 bits must be 1 half of the time, in the sequence of one key, in the first
-     * draws of neighbouring keys, and in keys that nest as a run's keys do. */
+     * draws of neighboring keys, and in keys that nest as a run's keys do. */
     enum { DRAWS = 100000 };
     static const char *const ways[] = {"one key, indices 0, 1, 2 ...",
                                        "keys 0, 1, 2 ..., one index",
@@ -72,7 +72,7 @@ static void test_random_bits(void) {
               "random_bits: bits are 1 half the time, %-34s %.2f sigma, at most 5", ways[way],
               worst_ones);
         check(worst_flips < 5,
-              "random_bits: neighbours differ in half of them, %-29s %.2f sigma, at most 5",
+              "random_bits: neighbors differ in half of them, %-29s %.2f sigma, at most 5",
               ways[way], worst_flips);
     }
 
@@ -99,7 +99,7 @@ static void test_random_bits(void) {
 static void test_random_reals(void) {
     enum { DRAWS = 200000, BINS = 64 };
     size_t counts[BINS] = {0};
-    double sum = 0, squares = 0, low = 1, high = 0, neighbours = 0, other_key = 0;
+    double sum = 0, squares = 0, low = 1, high = 0, neighbors = 0, other_key = 0;
     bool grid = true;
     for (uint64_t i = 0; i < DRAWS; i++) {
         double u = random_uniform(11, i);
@@ -109,7 +109,7 @@ static void test_random_reals(void) {
         counts[(size_t)(u * BINS)]++;
         sum += u;
         squares += (u - 0.5) * (u - 0.5);
-        neighbours += (u - 0.5) * ((double)random_uniform(11, i + 1) - 0.5);
+        neighbors += (u - 0.5) * ((double)random_uniform(11, i + 1) - 0.5);
         other_key += (u - 0.5) * ((double)random_uniform(12, i) - 0.5);
     }
     check(low >= 0 && low < 1e-4 && high < 1 && high > 1 - 1e-4 && grid,
@@ -121,11 +121,11 @@ static void test_random_reals(void) {
     double chi = chi_square(counts, BINS, (double)DRAWS / BINS);
     check(fabs(chi) < 6, "random_uniform: %d bins equally full: %.2f sigma, at most 6", BINS,
           chi);
-    check(sigmas(neighbours, 0, DRAWS / 144.0) < 5,
-          "random_uniform: neighbours do not correlate: %.2f sigma, at most 5",
-          sigmas(neighbours, 0, DRAWS / 144.0));
+    check(sigmas(neighbors, 0, DRAWS / 144.0) < 5,
+          "random_uniform: neighbors do not correlate: %.2f sigma, at most 5",
+          sigmas(neighbors, 0, DRAWS / 144.0));
     check(sigmas(other_key, 0, DRAWS / 144.0) < 5,
-          "random_uniform: neighbouring keys do not correlate: %.2f sigma, at most 5",
+          "random_uniform: neighboring keys do not correlate: %.2f sigma, at most 5",
           sigmas(other_key, 0, DRAWS / 144.0));
 
     /* Moments of the normal distribution and their variances: x^k has mean 0, 1, 0, 3 and
@@ -153,16 +153,16 @@ static void test_random_reals(void) {
               (double)beyond[k] / DRAWS, p);
     }
     check(sigmas(product, 0, DRAWS) < 5,
-          "random_normal: neighbours do not correlate: %.2f sigma, at most 5",
+          "random_normal: neighbors do not correlate: %.2f sigma, at most 5",
           sigmas(product, 0, DRAWS));
 }
 
 static bool is_permutation(uint64_t key, uint64_t N) {
     bool *seen = memory_allocate(N, sizeof *seen), good = true;
     for (uint64_t i = 0; i < N && good; i++) {
-        uint64_t place = random_permutation(key, i, N);
-        good = place < N && !seen[place];
-        if (good) seen[place] = true;
+        uint64_t position = random_permutation(key, i, N);
+        good = position < N && !seen[position];
+        if (good) seen[position] = true;
     }
     free(seen);
     return good;
@@ -185,26 +185,26 @@ static void test_random_permutation(void) {
         below += random_permutation(9, huge - 1 - i, huge) < huge;
     check(below == 1000, "random_permutation: stays below N = 2^40");
 
-    /* A shuffle of N numbers leaves one of them in its place on average, with variance 1. */
+    /* A shuffle of N numbers leaves one of them where it was on average, with variance 1. */
     for (int which = 0; which < 3; which++) {
         uint64_t N = which == 0 ? 7 : which == 1 ? 100 : 1000;
         size_t fixed = 0, shuffles = 2000;
         for (uint64_t key = 0; key < shuffles; key++)
             for (uint64_t i = 0; i < N; i++) fixed += random_permutation(key, i, N) == i;
         check(sigmas((double)fixed, (double)shuffles, (double)shuffles) < 5,
-              "random_permutation: N = %4llu: %.3f numbers stay in their place, at most 5 "
+              "random_permutation: N = %4llu: %.3f numbers stay where they were, at most 5 "
               "sigma from 1",
               (unsigned long long)N, (double)fixed / (double)shuffles);
     }
-    /* Over the keys, a number goes to all places equally often, and keeps no neighbour. */
+    /* Over the keys, a number goes to all positions equally often, and keeps no neighbor. */
     enum { N = 50, KEYS = 20000 };
-    size_t places[N] = {0}, kept = 0;
+    size_t positions[N] = {0}, kept = 0;
     for (uint64_t key = 0; key < KEYS; key++) {
-        uint64_t place = random_permutation(key, 3, N);
-        places[place]++;
-        kept += random_permutation(key, 4, N) == place + 1;
+        uint64_t position = random_permutation(key, 3, N);
+        positions[position]++;
+        kept += random_permutation(key, 4, N) == position + 1;
     }
-    double chi = chi_square(places, N, (double)KEYS / N), p = 1.0 / N;
+    double chi = chi_square(positions, N, (double)KEYS / N), p = 1.0 / N;
     check(fabs(chi) < 6,
           "random_permutation: number 3 of %d goes everywhere: %.2f sigma, at most 6", N, chi);
     check(sigmas((double)kept, KEYS * p, KEYS * p * (1 - p)) < 5,
@@ -214,10 +214,10 @@ static void test_random_permutation(void) {
 }
 
 /* --- Splits and batches -------------------------------------------------------------------
- * The corpus here is 0, 1, 2, 3 ...: a token tells the place that it was taken from. */
+ * The corpus here is 0, 1, 2, 3 ...: a token is its own position. */
 
 static Corpus corpus_count(size_t count) {
-    Corpus corpus = {memory_allocate(count, sizeof(uint32_t)), count, count, {0}, NULL, 0};
+    Corpus corpus = {memory_allocate(count, sizeof(uint32_t)), count, count, NULL, 0};
     for (size_t i = 0; i < count; i++) corpus.tokens[i] = (uint32_t)i;
     return corpus;
 }
@@ -249,7 +249,7 @@ static void test_splits(void) {
         }
         adjacent = adjacent && s[2].tokens + s[2].count == corpus.tokens + corpus.count;
         check(sizes && adjacent,
-              "splits of %zu, shares %g and %g: %zu + %zu + %zu, one behind the other",
+              "splits of %zu, shares %g and %g: %zu + %zu + %zu, one after the other",
               cases[i].count, cases[i].validation, cases[i].test, s[0].count, s[1].count,
               s[2].count);
         free(corpus.tokens);
@@ -272,7 +272,7 @@ static void test_splits(void) {
           "splits: every token in exactly one part for 45,760 choices of size and shares");
     check(!strcmp(SPLIT_NAMES[SPLIT_TRAIN], "train") &&
               !strcmp(SPLIT_NAMES[SPLIT_TEST], "test"),
-          "splits: names stand in the order of the parts");
+          "splits: names are in the order of the parts");
     free(corpus.tokens);
 }
 
@@ -366,33 +366,33 @@ static void test_epochs(size_t count, size_t T, size_t batch) {
 }
 
 static void test_windows(void) {
-    enum { COUNT = 64, T = 7, BATCH = 5, STEPS = 4000, PLACES = COUNT - T };
+    enum { COUNT = 64, T = 7, BATCH = 5, STEPS = 4000, STARTS = COUNT - T };
     Corpus corpus = corpus_count(COUNT);
     Split split = {corpus.tokens, COUNT, "train", NULL, 0};
     BatchSource source = {&split, BATCH, T, ORDER_WINDOWS, 1, 0, 1};
-    size_t *starts = batch_starts(&source, STEPS, BATCH), counts[PLACES] = {0};
+    size_t *starts = batch_starts(&source, STEPS, BATCH), counts[STARTS] = {0};
     bool in = starts != NULL;
     for (size_t i = 0; starts && i < STEPS * BATCH; i++) {
-        in = in && starts[i] < PLACES;
-        if (starts[i] < PLACES) counts[starts[i]]++;
+        in = in && starts[i] < STARTS;
+        if (starts[i] < STARTS) counts[starts[i]]++;
     }
-    double chi = chi_square(counts, PLACES, (double)STEPS * BATCH / PLACES);
+    double chi = chi_square(counts, STARTS, (double)STEPS * BATCH / STARTS);
     check(in,
           "windows: targets are the inputs shifted by one, and none reaches beyond the split");
     check(fabs(chi) < 6,
-          "windows: every one of %d places is drawn equally often: %.2f sigma, at most 6",
-          PLACES, chi);
+          "windows: every one of %d positions is drawn equally often: %.2f sigma, at most 6",
+          STARTS, chi);
     source.seed = 2;
     size_t *other = batch_starts(&source, STEPS, BATCH), equal = 0, repeats = 0;
     for (size_t i = 0; starts && other && i < STEPS * BATCH; i++)
         equal += starts[i] == other[i];
     for (size_t i = BATCH; starts && i < STEPS * BATCH; i++)
         repeats += starts[i] == starts[i - BATCH];
-    double p = 1.0 / PLACES, n = STEPS * BATCH;
+    double p = 1.0 / STARTS, n = STEPS * BATCH;
     check(other && sigmas((double)equal, n * p, n * p * (1 - p)) < 5,
-          "windows: another seed draws other places");
+          "windows: another seed draws other positions");
     check(sigmas((double)repeats, (n - BATCH) * p, n * p * (1 - p)) < 5,
-          "windows: a step draws other places than the one before");
+          "windows: a step draws other positions than the one before");
     free(other);
     free(starts);
     source.seed = 1;
@@ -493,11 +493,19 @@ static void test_rows(void) {
     free(corpus.tokens);
     free(corpus.rows);
 
+    /* The same as a running text: its bytes, in their order. */
+    corpus = corpus_text(tokenizer, &plain, "text");
+    bool in_order = corpus.count == plain.size && corpus.bytes == plain.size && !corpus.rows;
+    for (size_t i = 0, bytes; in_order && i < corpus.count; i++)
+        in_order = *tokenizer_token(tokenizer, corpus.tokens[i], &bytes) == plain.data[i];
+    check(in_order, "corpus_text: %zu bytes are as many tokens, in order", plain.size);
+    free(corpus.tokens);
+
     static const char sums[] = "ab=cd\n=xyz\nabc=\na=b=c\n";
     Bytes prompts = {(unsigned char *)sums, strlen(sums)};
     corpus = corpus_rows(tokenizer, &prompts, "text", "=", ROW_T);
     corpus_split(&corpus, 0, 0, s);
-    check(s[0].row_count == 4, "rows: behind the last line feed there is no row: %zu of 4",
+    check(s[0].row_count == 4, "rows: after the last line feed there is no row: %zu of 4",
           s[0].row_count);
     check_row(&s[0], tokenizer, 0, "|ab=cd||", "...cd|..");
     check_row(&s[0], tokenizer, 1, "|=xyz|||", ".xyz|...");
@@ -626,6 +634,38 @@ static void test_rows_batches(void) {
     tokenizer_destroy(tokenizer);
 }
 
+/* Two ranks read rows, too, as one process does, and both count the targets of the whole batch:
+ * each gradient is divided by that number, and only their sum is the batch's. */
+static void test_rows_ranks(void) {
+    enum { BATCH = 10, T = 7, STEPS = 30, HALF = BATCH / 2 * T };
+    Tokenizer *tokenizer;
+    Corpus corpus = rows_count(101, &tokenizer);
+    Split s[SPLITS];
+    corpus_split(&corpus, 0, 0, s);
+    for (int order = ORDER_EPOCHS; order <= ORDER_WINDOWS; order++) {
+        BatchSource whole = {&s[0], BATCH, T, order, 3, 0, 1}, ranks[2] = {whole, whole};
+        size_t equal = 0;
+        for (size_t r = 0; r < 2; r++) ranks[r].rank = r, ranks[r].world = 2;
+        for (uint64_t step = 0; step < STEPS; step++) {
+            int32_t inputs[BATCH * T], targets[BATCH * T], in[BATCH * T], out[BATCH * T];
+            batch_read(&whole, step, 0, BATCH, inputs, targets);
+            for (size_t r = 0; r < 2; r++) {
+                int32_t *mine = in + r * HALF, *aims = out + r * HALF;
+                batch_read(&ranks[r], step, 0, 2, mine, aims);
+                batch_read(&ranks[r], step, 2, 3, mine + 2 * T, aims + 2 * T);
+                equal += batch_targets(&ranks[r], step) == batch_targets(&whole, step);
+            }
+            equal += !memcmp(inputs, in, sizeof in) && !memcmp(targets, out, sizeof out);
+        }
+        check(equal == 3 * STEPS,
+              "rows, %-7s: ranks 0 and 1 of 2 read together what one process reads",
+              ORDER_NAMES[order]);
+    }
+    free(corpus.tokens);
+    free(corpus.rows);
+    tokenizer_destroy(tokenizer);
+}
+
 static void rows_of(void *argument) {
     const char *const *in = argument; /* text, mark */
     Bytes text = {(unsigned char *)in[0], strlen(in[0])};
@@ -648,259 +688,136 @@ static void test_rows_refused(void) {
     }
 }
 
-/* --- Text from files and folders ---------------------------------------------------------- */
+/* --- Text from files ---------------------------------------------------------------------- */
 
-static void collect(const char *path, bool named, const char *expected, const char *name) {
+static const char *scratch; /* the folder of this test's files */
+
+static void append_child(void *name) { /* a child that prints what it reads */
     Bytes text = {NULL, 0};
-    text_collect(&text, path, named);
-    bool equal = text.size == strlen(expected) &&
-                 (text.size == 0 || !memcmp(text.data, expected, text.size));
-    check(equal, "text_collect: %-52s %zu bytes, expected %zu", name, text.size,
-          strlen(expected));
+    text_append(&text, text_of("%s/%s", scratch, (const char *)name).chars);
+    fwrite(text.data, 1, text.size, stdout);
     free(text.data);
 }
 
-static void collect_named(void *path) {
+static void test_text_files(void) {
+    static const char *const files[][2] = {{"a.txt", "first"}, {"b.txt", "second\n"},
+                                           {"empty", ""}, {"c.txt", "last, no line feed"}};
     Bytes text = {NULL, 0};
-    text_collect(&text, path, true);
-    free(text.data);
-}
-
-static void test_collect(const char *folder) {
-    const char *files[][2] = {
-        {"b.txt", "second\n"},          {"a.txt", "first"},
-        {".hidden", "hidden\n"},        {"empty", ""},
-        {"c/z.txt", "in c, z\n"},       {"c/a/deep.txt", "deep\n"},
-        {"c/.dot/x", "hidden\n"},       {"B.txt", "capitals come first\n"},
-        {"d.txt", "last, no line feed"}};
-    char *path = text_format("%s/text/c/a", folder);
-    folder_create(path);
-    free(path);
-    path = text_format("%s/text/c/.dot", folder);
-    folder_create(path);
-    free(path);
+    bool ends = true;
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        path = text_format("%s/text/%s", folder, files[i][0]);
-        text_save(path, files[i][1]);
-        free(path);
+        text_save(text_of("%s/%s", scratch, files[i][0]).chars, files[i][1]);
+        text_append(&text, text_of("%s/%s", scratch, files[i][0]).chars);
+        ends = ends && text.data[text.size] == 0;
     }
-    char *text = text_format("%s/text", folder);
-    path = text_format("%s/a.txt", text);
-    collect(path, true, "first", "a file as it is");
-    free(path);
-    const char *all = "capitals come first\nfirst\nsecond\ndeep\nin c, z\nlast, no line feed";
-    collect(text, true, all, "a folder: by name, nested, no dot files, lines kept apart");
+    text_append(&text, text_of("%s/a.txt", scratch).chars);
+    const char *all = "first\nsecond\nlast, no line feed\nfirst";
+    check(ends && text.size == strlen(all) && !memcmp(text.data, all, text.size),
+          "text_append: five files, each begins on a line of its own: %zu bytes of %zu",
+          text.size, strlen(all));
+    free(text.data);
 
-    path = text_format("%s/loop", text);
-    char *target = text_format("%s/c/up", text);
-    if (symlink("..", target) != 0 || symlink(".", path) != 0)
+    bytes_save(text_of("%s/zeros", scratch).chars, "abc\0def\n", 8);
+    folder_create(text_of("%s/folder", scratch).chars);
+    text_save(text_of("%s/folder/in.txt", scratch).chars, "in a folder\n");
+    if (symlink("nowhere", text_of("%s/gone", scratch).chars) != 0 ||
+        symlink("a.txt", text_of("%s/link", scratch).chars) != 0)
         die("cannot make a link: %s", strerror(errno));
-    collect(text, true, all, "links to the folders above are not followed");
-    free(path);
-    path = text_format("%s/linked.txt", text);
-    if (symlink("a.txt", path) != 0) die("cannot make a link: %s", strerror(errno));
-    collect(text, true, all, "a link to a file in the folder does not count it twice");
-    collect(path, true, "first", "a link that the user names is followed");
-    free(path);
-    path = text_format("%s/gone", text);
-    if (symlink("nowhere", path) != 0) die("cannot make a link: %s", strerror(errno));
-    collect(text, true, all, "a link to nowhere is passed over");
-    Ending ending = child_run(collect_named, path);
-    check_error("a named link to nowhere", &ending, 1, "No such file");
+    static const struct { const char *name, *words;
+    } cases[] = {{"zeros", "byte 3 is NUL"},
+                 {"folder", "is a folder; a file is needed"},
+                 {"missing.txt", "missing.txt: cannot open"},
+                 {"gone", "No such file"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Ending ending = child_run(append_child, (void *)cases[i].name);
+        check_error(text_of("text_append: %s", cases[i].name).chars, &ending, 1,
+                    cases[i].words);
+        ending_free(&ending);
+    }
+    Ending ending = child_run(append_child, "link");
+    check(ending.status == 0 && ending.out.size == 5,
+          "text_append: a link to a file is followed");
     ending_free(&ending);
-    free(path);
-
-    path = text_format("%s/c/zeros.bin", text);
-    bytes_save(path, "abc\0def\n", 8);
-    ending = child_run(collect_named, text);
-    check(ending.status == 0 && lines_count(&ending.err) == 1 &&
-              strstr((char *)ending.err.data, "zeros.bin"),
-          "text_collect: a file with NUL bytes in a folder is named and left out");
-    ending_free(&ending);
-    ending = child_run(collect_named, path);
-    check_error("a named file with a NUL byte", &ending, 1, "byte 3");
-    ending_free(&ending);
-    int null = dup(STDERR_FILENO),
-        nowhere = open("/dev/null", O_WRONLY); /* the note was checked above */
-    dup2(nowhere, STDERR_FILENO);
-    collect(text, true, all, "a folder without its file of NUL bytes");
-    dup2(null, STDERR_FILENO);
-    close(null);
-    close(nowhere);
-    free(path);
-
-    path = text_format("%s/missing.txt", text);
-    ending = child_run(collect_named, path);
-    check_error("a missing file", &ending, 1, "missing.txt");
-    ending_free(&ending);
-    free(path);
-    path = text_format("%s/pipe", text);
-    if (mkfifo(path, 0600) != 0) die("cannot make a pipe: %s", strerror(errno));
-    ending = child_run(collect_named, path);
-    check_error("a pipe is no file", &ending, 1, "neither a file nor a folder");
-    ending_free(&ending);
-    unlink(path);
-    free(path);
-    path = text_format("%s/text/nothing", folder);
-    folder_create(path);
-    collect(path, true, "", "an empty folder");
-    free(path);
-
-    /* Two calls go on where the first one ended. */
-    Bytes both = {NULL, 0};
-    path = text_format("%s/d.txt", text);
-    text_collect(&both, path, true);
-    text_collect(&both, path, true);
-    const char *twice = "last, no line feed\nlast, no line feed";
-    check(both.size == strlen(twice) && !strcmp((char *)both.data, twice),
-          "text_collect: a second text starts on a line of its own");
-    free(both.data);
-    free(path);
-    free(text);
-    free(target);
 }
 
 /* --- Files of tokens ---------------------------------------------------------------------- */
 
 /* A file of `count` ids, first, first + 1, ..., each of `width` bytes; with a magic number, the
- * header of llm.c before them, which says that there are `said` tokens. */
+ * header of llm.c before them. */
 typedef struct {
     const char *name;
-    uint32_t magic, version, said, first;
-    size_t count, width, vocab;
+    uint32_t magic, first;
+    size_t count, width, vocab, cut; /* cut: bytes missing at the end */
 } TokenFile;
 
-static const char *tokens_folder;
-
-static char *tokens_save(const TokenFile *f) {
+static Text tokens_save(const TokenFile *f) {
     size_t head = f->magic ? 1024 : 0, size = head + f->count * f->width;
     unsigned char *bytes = memory_allocate(size, 1);
-    const uint32_t start[3] = {f->magic, f->version, f->said};
+    const uint32_t start[3] = {f->magic, 1, (uint32_t)f->count};
     if (head) memcpy(bytes, start, sizeof start);
     for (size_t i = 0; i < f->count; i++)
         for (size_t b = 0; b < f->width; b++)
             bytes[head + i * f->width + b] = (unsigned char)((f->first + i) >> 8 * b);
-    char *path = text_format("%s/%s", tokens_folder, f->name);
-    bytes_save(path, bytes, size);
+    Text path = text_of("%s/%s", scratch, f->name);
+    bytes_save(path.chars, bytes, size - f->cut);
     free(bytes);
     return path;
 }
 
-static void tokens_read(void *argument) { /* a child that prints what it reads */
+static void tokens_child(void *argument) { /* prints what it reads */
     const TokenFile *f = argument;
-    char *path = text_format("%s/%s", tokens_folder, f->name);
-    const char *paths[] = {path, NULL};
     Corpus corpus = {0};
-    tokens_collect(&corpus, paths, f->vocab);
-    printf("%d %zu", tokens_recognise(path), corpus.count);
+    tokens_append(&corpus, text_of("%s/%s", scratch, f->name).chars, f->vocab);
+    printf("%zu", corpus.count);
     for (size_t i = 0; i < corpus.count; i++) printf(" %u", (unsigned)corpus.tokens[i]);
     free(corpus.tokens);
-    free(path);
 }
 
-static void test_token_files(const char *folder) {
-    tokens_folder = folder;
-    enum { G = 20240520, L = 20240801 }; /* llm.c's magic numbers */
+static void test_token_files(void) {
+    enum { GPT2 = 20240520, LLAMA3 = 20240801 }; /* llm.c's magic numbers */
     static const struct { TokenFile file; const char *expected, *words;
     } cases[] = {
-        {{"raw.bin", 0, 0, 0, 254, 4, 2, 50257}, "1 4 254 255 256 257", NULL},
-        {{"all.bin", 0, 0, 0, 65533, 3, 2, 65536}, "1 3 65533 65534 65535", NULL},
-        {{"wide.bin", 0, 0, 0, 65534, 3, 4, 65537}, "1 3 65534 65535 65536", NULL},
-        {{"empty.bin", 0, 0, 0, 0, 0, 2, 50257}, "1 0", NULL},
-        {{"gpt2", G, 1, 3, 50254, 3, 2, 50257}, "1 3 50254 50255 50256", NULL},
-        {{"gpt2.bin", G, 1, 3, 100, 3, 2, 100000}, "1 3 100 101 102", NULL},
-        {{"llama3", L, 7, 2, 128254, 2, 4, 128256}, "1 2 128254 128255", NULL},
-        {{"none", G, 1, 0, 0, 0, 2, 50257}, "1 0", NULL},
-        {{"other", 20240522, 1, 3, 5, 3, 2, 65536}, "0 515 ", NULL}, /* another magic number */
-        {{"beyond.bin", 0, 0, 0, 50255, 3, 2, 50257}, NULL, "token 2 is 50257"},
-        {{"beyond", L, 7, 2, 128255, 2, 4, 128256}, NULL, "token 1 is 128256"},
-        {{"odd.bin", 0, 0, 0, 0, 3, 1, 50257}, NULL, "not a multiple of 2"},
-        {{"odd4.bin", 0, 0, 0, 0, 3, 2, 65537}, NULL, "not a multiple of 4"},
-        {{"fewer", G, 1, 4, 5, 3, 2, 50257}, NULL, "its header does not fit"},
-        {{"more", G, 1, 2, 5, 3, 2, 50257}, NULL, "its header does not fit"},
-        {{"most", G, 1, UINT32_MAX, 5, 3, 2, 50257}, NULL, "its header does not fit"},
-        {{"version", G, 2, 3, 5, 3, 2, 50257}, NULL, "its header does not fit"},
-        {{"half", L, 7, 1, 5, 3, 2, 128256}, NULL, "not a multiple of 4"},
+        {{"raw.bin", 0, 254, 4, 2, 50257, 0}, "4 254 255 256 257", NULL},
+        {{"all.bin", 0, 65533, 3, 2, 65536, 0}, "3 65533 65534 65535", NULL},
+        {{"wide.bin", 0, 65534, 3, 4, 65537, 0}, "3 65534 65535 65536", NULL},
+        {{"empty.bin", 0, 0, 0, 2, 50257, 0}, "0", NULL},
+        {{"beyond.bin", 0, 50255, 3, 2, 50257, 0}, NULL, "token 2 is 50257: the vocabulary"},
+        {{"wide2.bin", 0, 65536, 2, 4, 65537, 0}, NULL, "token 1 is 65537"},
+        {{"odd.bin", 0, 0, 3, 2, 50257, 1}, NULL, "5 bytes of ids: not a multiple of 2"},
+        {{"odd4.bin", 0, 0, 3, 4, 65537, 2}, NULL, "10 bytes of ids: not a multiple of 4"},
+        {{"gpt2.bin", GPT2, 5, 3, 2, 50257, 0}, NULL, "dev/data/convert.py"},
+        {{"llama3.bin", LLAMA3, 5, 3, 4, 128256, 0}, NULL, "dev/data/convert.py"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         TokenFile file = cases[i].file;
-        char *path = tokens_save(&file), *name = text_format("a file of tokens: %s", file.name);
-        Ending ending = child_run(tokens_read, &file);
+        Text name = text_of("a file of tokens: %s", file.name);
+        tokens_save(&file);
+        Ending ending = child_run(tokens_child, &file);
         const char *expected = cases[i].expected;
-        size_t length = expected ? strlen(expected) : 0;
         if (expected)
             check(ending.status == 0 && ending.err.size == 0 &&
-                      !strncmp((char *)ending.out.data, expected, length) &&
-                      (expected[0] == '0' || ending.out.size == length),
-                  "%-38s %.60s", name, (char *)ending.out.data);
-        else check_error(name, &ending, 1, cases[i].words);
+                      !strcmp((char *)ending.out.data, expected),
+                  "%-38s %.60s", name.chars, (char *)ending.out.data);
+        else check_error(name.chars, &ending, 1, cases[i].words);
         ending_free(&ending);
-        free(path);
-        free(name);
     }
-    TokenFile short_head = {"head", G, 1, 0, 0, 0, 2, 50257};
-    char *path = tokens_save(&short_head);
-    if (truncate(path, 1000) != 0) die("cannot shorten a file");
-    Ending ending = child_run(tokens_read, &short_head);
-    check_error("a file of tokens: half a header", &ending, 1, "its header does not fit");
-    ending_free(&ending);
-    free(path);
-}
 
-static void tokens_mix(void *paths) {
+    /* Several files are joined in the order in which they are named. */
+    static const TokenFile files[] = {{"b.bin", 0, 30, 20, 2, 500, 0},
+                                      {"a.bin", 0, 0, 30, 2, 500, 0}};
     Corpus corpus = {0};
-    tokens_collect(&corpus, paths, 500);
+    for (size_t i = 0; i < 2; i++) tokens_append(&corpus, tokens_save(&files[i]).chars, 500);
+    bool joined = corpus.count == 50;
+    for (size_t i = 0; joined && i < 50; i++) joined = corpus.tokens[i] == (i + 30) % 50;
+    check(joined, "files of tokens: two are joined, %zu tokens", corpus.count);
     free(corpus.tokens);
-}
 
-/* Which part a file makes up is told by a word of its name. */
-static void test_token_parts(void) {
-    static const struct { const char *path; int part;
-    } names[] = {{"train.bin", SPLIT_TRAIN}, {"a/b/val.bin", SPLIT_VALIDATION},
-                 {"tiny_shakespeare_val.bin", SPLIT_VALIDATION}, {"test", SPLIT_TEST},
-                 {"fineweb_train_000001.bin", SPLIT_TRAIN}, {"my-test-2.bin", SPLIT_TEST},
-                 {"val/data.bin", SPLITS}, {"interval.bin", SPLITS}, {"values.bin", SPLITS},
-                 {"trains.bin", SPLITS}, {"", SPLITS}, {".bin", SPLITS}, {"_", SPLITS}};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        check(tokens_part(names[i].path) == names[i].part, "the part of \"%s\" is %s",
-              names[i].path,
-              names[i].part == SPLITS ? "not told" : SPLIT_NAMES[names[i].part]);
-
-    static const struct { TokenFile file; } files[] = {
-        {{"val.bin", 0, 0, 0, 100, 10, 2, 500}}, {{"train_1.bin", 0, 0, 0, 0, 30, 2, 500}},
-        {{"test.bin", 0, 0, 0, 200, 5, 2, 500}}, {{"train_2.bin", 0, 0, 0, 30, 20, 2, 500}},
-        {{"other.bin", 0, 0, 0, 0, 10, 2, 500}}};
-    char *paths[5];
-    for (size_t i = 0; i < 5; i++) paths[i] = tokens_save(&files[i].file);
-    static const struct { int files[5]; size_t expected[SPLITS]; const char *name;
-    } cases[] = {{{0, 1, 2, 3, -1}, {50, 10, 5}, "train, val and test"},
-                 {{3, 1, -1}, {45, 2, 3}, "train alone: cut by position"},
-                 {{4, 1, -1}, {36, 2, 2}, "no part named: cut by position"},
-                 {{0, -1}, {0, 10, 0}, "val alone"},
-                 {{1, 0, -1}, {30, 10, 0}, "train and val"}};
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        const char *chosen[6] = {NULL};
-        for (size_t k = 0; cases[i].files[k] >= 0; k++) chosen[k] = paths[cases[i].files[k]];
-        Corpus corpus = {0};
-        Split s[SPLITS];
-        tokens_collect(&corpus, chosen, 500);
-        corpus_split(&corpus, 0.05, 0.05, s);
-        bool good = s[1].count == 0 || cases[i].files[0] > 0 || s[1].tokens[0] == 100;
-        for (int part = 0; part < SPLITS; part++)
-            good = good && s[part].count == cases[i].expected[part];
-        for (size_t k = 0; cases[i].expected[0] == 50 && k < 50; k++)
-            good = good && s[0].tokens[k] == k;
-        check(good && s[0].count + s[1].count + s[2].count == corpus.count,
-              "files of tokens, %s: %zu + %zu + %zu", cases[i].name, s[0].count, s[1].count,
-              s[2].count);
-        free(corpus.tokens);
-    }
-    const char *mixed[] = {paths[0], paths[4], NULL};
-    Ending ending = child_run(tokens_mix, (void *)mixed);
-    check_error("files of tokens, a part named and none", &ending, 1,
-                "other.bin: its name does not say");
-    ending_free(&ending);
-    for (size_t i = 0; i < 5; i++) free(paths[i]);
+    static const struct { const char *path; bool tokens;
+    } names[] = {{"train.bin", true}, {"a/b/val.bin", true},  {".bin", true},   {"bin", false},
+                 {"x.bin/y", false},  {"data.bin.txt", false}, {"a.BIN", false}, {"", false}};
+    size_t right = 0, all = sizeof names / sizeof *names;
+    for (size_t i = 0; i < all; i++) right += tokens_named(names[i].path) == names[i].tokens;
+    check(right == all, "files of tokens are recognized by names in .bin: %zu of %zu", right,
+          all);
 }
 
 int main(void) {
@@ -921,10 +838,10 @@ int main(void) {
     test_ranks(ORDER_WINDOWS);
     test_rows();
     test_rows_batches();
+    test_rows_ranks();
     test_rows_refused();
-    const char *folder = scratch_create("test_text");
-    test_collect(folder);
-    test_token_files(folder);
-    test_token_parts();
+    scratch = scratch_create("test_text");
+    test_text_files();
+    test_token_files();
     return check_summary();
 }

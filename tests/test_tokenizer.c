@@ -2,17 +2,17 @@
  *
  * Run from the top folder.  What is compared: the fast functions with the plain ones that
  * define them, on random texts; splits, ids and merges with tables that
- * dev/reference/check_tokenizer.py wrote with tiktoken and tokenizers; the program with its own
- * functions; broken files with the message that they must get.  GPT-2's merges are read from
- * ../shared/data/gpt2 or data/gpt2; where neither is there, what needs them is skipped.
+ * dev/reference/check_tokenizer.py generated with tiktoken and tokenizers; the program with its
+ * own functions; broken files with the message that they must get.  GPT-2's merges are read
+ * from ../shared/data/gpt2 or data/gpt2; if neither exists, what needs them is skipped.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-/* A child that die() ends leaves memory behind, as it should; the leak checker must not count
- * it. */
+/* A child that die() ends leaves memory allocated, as it should; the leak checker must not
+ * count it. */
 __attribute__((noreturn)) static void exit_unchecked(int status) {
     fflush(stdout);
     _exit(status);
@@ -44,56 +44,15 @@ static void random_fill(unsigned char *text, size_t bytes, const char *alphabet)
                           : (unsigned char)random_below(256);
 }
 
-/* A text in which everything that the splitting rule knows stands close together. */
+/* A text in which everything that the splitting rule treats specially occurs close together. */
 static size_t random_text(unsigned char *text, size_t limit) {
-    static const char *const parts[] = {" ",
-                                        " ",
-                                        " ",
-                                        "  ",
-                                        "\n",
-                                        "\t",
-                                        "\r\n",
-                                        "a",
-                                        "the",
-                                        "Then",
-                                        "I'll",
-                                        "'s",
-                                        "'S",
-                                        "'re",
-                                        "'",
-                                        "''ve",
-                                        "'m",
-                                        "'d",
-                                        "'t",
-                                        "'l",
-                                        "7",
-                                        "42",
-                                        "2026",
-                                        "!",
-                                        "...",
-                                        "?!",
-                                        "-",
-                                        "_",
-                                        "\xC3\xA9",
-                                        "\xC2\xA0",
-                                        "\xE3\x80\x80",
-                                        "\xE2\x80\x83",
-                                        "\xE6\x97\xA5\xE6\x9C\xAC",
-                                        "\xD0\x96",
-                                        "\xF0\x9F\x98\x80",
-                                        "\xF0\x9F",
-                                        "\x80",
-                                        "\xFF",
-                                        "\xC0\x80",
-                                        "\xED\xA0\x80",
-                                        "\xE2\x85\xA7",
-                                        "\xC2\xBD",
-                                        "\xE2\x80",
-                                        "\xCC\x81",
-                                        "\xF4\x90\x80\x80",
-                                        "\xC2\x85",
-                                        "\x1C",
-                                        "\v"};
+    static const char *const parts[] = {
+        " ", " ", " ", "  ", "\n", "\t", "\r\n", "a", "the", "Then", "I'll", "'s", "'S", "'re",
+        "'", "''ve", "'m", "'d", "'t", "'l", "7", "42", "2026", "!", "...", "?!", "-", "_",
+        "\xC3\xA9", "\xC2\xA0", "\xE3\x80\x80", "\xE2\x80\x83", "\xE6\x97\xA5\xE6\x9C\xAC",
+        "\xD0\x96", "\xF0\x9F\x98\x80", "\xF0\x9F", "\x80", "\xFF", "\xC0\x80", "\xED\xA0\x80",
+        "\xE2\x85\xA7", "\xC2\xBD", "\xE2\x80", "\xCC\x81", "\xF4\x90\x80\x80", "\xC2\x85",
+        "\x1C", "\v"};
     size_t size = 0, words = 1 + random_below(40);
     for (size_t i = 0; i < words; i++) {
         const char *part = parts[random_below(sizeof parts / sizeof *parts)];
@@ -154,7 +113,7 @@ static size_t lines_of(Bytes text) {
     return lines;
 }
 
-static char folder[] = "build/test_tokenizer.XXXXXX"; /* made by main, taken away at the end */
+static char folder[] = "build/test_tokenizer.XXXXXX"; /* made by main, removed at the end */
 
 static char *folder_path(const char *name) { return text_format("%s/%s", folder, name); }
 
@@ -166,7 +125,7 @@ static void folder_file(const char *name, const void *data, size_t bytes) {
     free(path);
 }
 
-/* ---- the cutting of texts ---- */
+/* ---- splitting texts ---- */
 
 static void test_classes(void) {
     size_t members[4] = {0}, ranges[4] = {0};
@@ -229,7 +188,7 @@ static void test_classes(void) {
           wrong, sizeof cases / sizeof *cases);
 }
 
-/* Reads one line of a table: fields between tabs, numbers between blanks. */
+/* Reads one line of a table: fields separated by tabs, numbers by spaces. */
 typedef struct {
     Bytes file;
     size_t at;
@@ -332,7 +291,7 @@ static void test_cut(void) {
         for (size_t at = 0; at < bytes; at += piece_length(text + at, bytes - at))
             boundary |= at == cut;
         bool same =
-            boundary; /* and the part before the cut is cut alike when it stands alone */
+            boundary; /* and the part before the cut is split the same way on its own */
         for (size_t at = 0; same && at < cut;) {
             size_t length = piece_length(text + at, bytes - at);
             same = piece_length(text + at, cut - at) == length;
@@ -344,22 +303,22 @@ static void test_cut(void) {
           wrong);
 }
 
-/* Strings that hash alike, made by running the hash backwards: they must stay apart. */
+/* Strings with equal hashes, made by running the hash backwards: they must stay distinct. */
 static void test_strings(void) {
     const uint64_t factor = 0xD6E8FEB86659FD93u;
     uint64_t inverse = factor;
     for (int i = 0; i < 5; i++) inverse *= 2 - factor * inverse; /* Newton, modulo 2^64 */
     Strings s = {0};
-    size_t alike = 0, wrong = 0;
+    size_t equal = 0, wrong = 0;
     for (uint32_t round = 0; round < 200; round++) {
         uint64_t mixed = (uint64_t)(round / 2) << 40 | (uint64_t)(round % 2) << 31;
         uint64_t word = mixed * inverse ^ 8 * 0x9E3779B97F4A7C15u;
         unsigned char text[8];
         memcpy(text, &word, 8);
-        alike += bytes_hash(text, 8) >> 32 == mixed >> 32;
+        equal += bytes_hash(text, 8) >> 32 == mixed >> 32;
         wrong += strings_add(&s, text, 8) != round || strings_find(&s, text, 8) != round;
     }
-    check(alike == 200 && wrong == 0, "100 pairs of strings with one hash: %zu mixed up",
+    check(equal == 200 && wrong == 0, "100 pairs of strings with one hash: %zu mixed up",
           wrong);
     strings_destroy(&s);
 }
@@ -388,7 +347,7 @@ static void test_learning(void) {
         Strings pieces = {0};
         if (round % 3) {
             pieces_count(&pieces, text, bytes);
-        } else { /* pieces of any kind, which longer runs and more overlaps make harder */
+        } else { /* pieces of any kind: longer runs and more overlaps are harder */
             for (size_t at = 0, length; at < bytes; at += length) {
                 length = 1 + random_below(40);
                 if (length > bytes - at) length = bytes - at;
@@ -413,11 +372,11 @@ static void test_learning(void) {
     check(exhausted > 50 && exhausted < rounds - 50,
           "among them %zu texts without enough pairs", exhausted);
     Tokenizer *t = tokenizer_learn((const unsigned char *)"aaaa aaa", 8, 300, false);
-    /* "aaaa": (a, a) 3 times; " aaa": (blank, a) once, (a, a) twice.  So a a; then aa aa, which
-     * has smaller ids than (aa, a) and the pairs with a blank, each of them once. */
-    uint32_t a = t->id_of_byte['a'], blank = t->id_of_byte[' '];
+    /* "aaaa": (a, a) 3 times; " aaa": (space, a) once, (a, a) twice.  So first (a, a).  Then
+     * (aa, aa), (aa, a) and (space, aa) occur once each, and the smallest ids win. */
+    uint32_t a = t->id_of_byte['a'], space = t->id_of_byte[' '];
     check(t->merges.count == 4 && t->merges.items[0].left == a &&
-              t->merges.items[0].right == a && t->merges.items[1].left == blank &&
+              t->merges.items[0].right == a && t->merges.items[1].left == space &&
               t->merges.items[1].right == 256 && t->merges.items[2].left == 256 &&
               t->merges.items[2].right == 256 && t->merges.items[3].left == 257 &&
               t->merges.items[3].right == a,
@@ -469,7 +428,7 @@ static size_t texts_differ(Tokenizer *t, const unsigned char *text, size_t bytes
         length = piece_length(text + at, bytes - at);
         count += piece_encode_plain(t, text + at, length, plain + count, NULL);
     }
-    unsigned char *exact = memory_allocate(bytes, 1); /* nothing behind it, for ASan */
+    unsigned char *exact = memory_allocate(bytes, 1); /* nothing after it, for ASan */
     memcpy(exact, text, bytes);
     for (int round = 0; round < 2; round++) {
         size_t n = tokenizer_encode(t, exact, bytes, "text", &ids), size = 0;
@@ -492,7 +451,7 @@ static void test_encoding(Tokenizer *t, const char *name) {
     static const char *const alphabets[] = {"a", "ab", "aehinorst", "0123456789", "-=_.", ""};
     size_t wrong = 0, pieces = 0;
     unsigned char text[1200];
-    for (size_t length = 1; length <= 300; length++) /* from the scan to the runs */
+    for (size_t length = 1; length <= 300; length++) /* from the scan to the heap */
         for (int i = 0; i < 6; i++)
             for (int again = 0; again < 2 + 10 * (length - SHORT_MAX < 3); again++) {
                 random_fill(text, length, alphabets[i]);
@@ -569,9 +528,9 @@ static void test_any_merges(void) {
           merges, again, wrong, pieces);
 }
 
-/* A piece whose places have no number in 32 bits is refused before a byte of it is read. */
+/* A piece whose pairs might not have numbers in 32 bits is refused before a byte is read. */
 static void test_too_long(void) {
-    static const size_t lengths[] = {(size_t)UINT32_MAX / 2 + 1, (size_t)UINT32_MAX + 1,
+    static const size_t lengths[] = {(size_t)UINT32_MAX / 4 + 1, (size_t)UINT32_MAX + 1,
                                      (size_t)UINT32_MAX + 300};
     for (int i = 0; i < 3; i++) {
         FILE *errors = tmpfile();
@@ -591,14 +550,14 @@ static void test_too_long(void) {
         Bytes message = stream_read(errors, "errors");
         fclose(errors);
         check(WIFEXITED(status) && WEXITSTATUS(status) == 1 && lines_of(message) == 1 &&
-              strstr((char *)message.data, "2 GB is the limit"), "%.*s",
+              strstr((char *)message.data, "1 GB is the limit"), "%.*s",
               (int)(message.size ? message.size - 1 : 0), message.data);
         free(message.data);
     }
 }
 
 /* Nothing may depend on what the cache held before: keys that differ only in length, in the
- * bytes at the end, or in NULs behind the piece. */
+ * bytes at the end, or in NULs after the piece. */
 static void test_cache(void) {
     Tokenizer *t = tokenizer_learn((const unsigned char *)"!!!!!!!!!! \0\0\0\0\0\0 aaaaaaaaaaa",
                                    30, 270, false);
@@ -618,7 +577,7 @@ static void test_cache(void) {
 
 static void test_pathological(void) {
     static const char *const names[] = {
-        "a letter",     "a blank",        "a digit",       "^",   "an emoji",
+        "a letter",     "a space",        "a digit",       "^",   "an emoji",
         "random bytes", "random letters", "random digits", "NUL", "a newline",
         "=", "common letters"};
     static const char *const alphabets[] = {
@@ -635,7 +594,7 @@ static void test_pathological(void) {
         size_t n = tokenizer_encode(gpt2, text, BYTES, "text", &ids), size = 0, more;
         double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
         for (size_t k = 0; k < n; k++) tokenizer_token(gpt2, ids[k], &more), size += more;
-        /* A square law would take minutes; the limit leaves room for sanitizers and old
+        /* Quadratic time would be minutes; the limit is generous, for sanitizers and old
          * machines. */
         check(seconds < 3 && size == BYTES,
               "a million bytes of %s: %zu ids, %.2f s of at most 3", names[i], n, seconds);
@@ -687,7 +646,8 @@ static void test_files(void) {
               "a b\r\n\xC4\xA0 ab");
     check(t->vocab == 7 && t->id_of_byte['a'] == 1 && t->id_of_byte['"'] == 4 &&
           t->id_of_byte[' '] == 5 && t->merges.count == 2 && t->result[1] == 6 &&
-          t->special_count == 1 && t->specials[0] == 0, "a vocab.json in its own order");
+          t->special_count == 1 && t->specials[0] == 0,
+          "a vocab.json with its ids in another order");
     n = tokenizer_encode(t, (const unsigned char *)"ab ab", 5, "text", &ids);
     check(n == 2 && ids[0] == 2 && ids[1] == 6, "and encodes with it");
     free(ids);
@@ -699,7 +659,7 @@ static void test_files(void) {
     tokenizer_destroy(t);
 }
 
-/* What tokenizers writes around the model, with blanks in odd places; ' stands for ". */
+/* What `tokenizers` writes around the model, with odd white space; ' is short for ". */
 #define HEAD(added)                                                                            \
     "{'version': '1.0', 'truncation': null, 'padding': {'to': [1, {}, []]}, 'added_tokens': [" \
     added "], 'normalizer': null, 'pre_tokenizer': {'type' : 'ByteLevel', "                    \
@@ -744,8 +704,8 @@ static void test_tokenizer_json(void) {
         free(text);
     }
     tokenizer_destroy(expected);
-    /* Added tokens are written as they stand in a text: one has a blank, one a letter that is
-     * two bytes, one is in the vocabulary too.  The vocabulary comes behind the merges. */
+    /* Added tokens are spelled as they occur in a text: one has a space, one a character of two
+     * bytes, one is in the vocabulary too.  The vocabulary follows the merges. */
     Tokenizer *t = parse_json(
         HEAD("{'content': 'a \xC4\xA0', 'id': 4},{'id': 2, 'lstrip': false, 'content': 'b b'}")
         "{'merges': ['a b'], 'vocab': {'b': 1, 'a': 0, 'b b': 2, 'ab': 3}}}");
@@ -758,7 +718,7 @@ static void test_tokenizer_json(void) {
           "added tokens, in the vocabulary or not, are special");
     free(ids.data);
     tokenizer_destroy(t);
-    /* in a folder it comes before merges.txt, and goes when another tokenizer is saved there */
+    /* In a folder it precedes merges.txt; saving another tokenizer there deletes it. */
     quoted = quotes_make(HEAD("") "{'vocab': {'z': 0}, 'merges': []}}");
     folder_file("tokenizer.json", quoted, strlen(quoted));
     free(quoted);
@@ -797,7 +757,7 @@ static void check_refused(const char *what, const char *vocab, const char *merge
     check_folder_refused(what, expected);
 }
 
-/* Models: without a token, and with one and these merges. */
+/* Models: with no tokens, and with one and these merges. */
 #define NOTHING "{'vocab': {}, 'merges': []}}"
 #define ONLY_A(merges) "{'vocab': {'a': 0}, 'merges': [" merges "]}}"
 #define CUT(settings) "{'pre_tokenizer': {" settings "}, 'model': {}}"
@@ -808,17 +768,17 @@ static void test_hostile_json(void) {
         {"an empty tokenizer.json", "", "expected an object"},
         {"a tokenizer.json that is a list", "[]", "expected an object"},
         {"one that ends early", HEAD("") "{'vocab': {'a': 0", " or "},
-        {"text behind it", HEAD("") NOTHING " x", "end of the text"},
+        {"text after it", HEAD("") NOTHING " x", "end of the text"},
         {"one without a model", "{'pre_tokenizer': {'type': 'ByteLevel'}}", "has no model"},
         {"one without a pre_tokenizer", "{'pre_tokenizer': null, 'model': {}}",
          "has no pre_tokenizer"},
         {"a model without merges", HEAD("") "{'vocab': {'a': 0}}}", "has no merges"},
         {"a model without vocab", HEAD("") "{'merges': []}}", "has no vocab"},
         {"another model", HEAD("") "{'type': 'WordPiece', 'vocab': {}}}", "type is not 'BPE'"},
-        {"merges that are passed over", HEAD("") "{'ignore_merges': true}}",
+        {"merges that are ignored", HEAD("") "{'ignore_merges': true}}",
          "ignore_merges is not false"},
         {"dropout of merges", HEAD("") "{'dropout': 0.1}}", "dropout is not null"},
-        {"a prefix of inner parts", HEAD("") "{'continuing_subword_prefix': '##'}}",
+        {"a prefix of tokens inside words", HEAD("") "{'continuing_subword_prefix': '##'}}",
          "continuing_subword_prefix is not ''"},
         {"a suffix of words", HEAD("") "{'end_of_word_suffix': '</w>'}}",
          "end_of_word_suffix is not ''"},
@@ -827,13 +787,13 @@ static void test_hostile_json(void) {
         {"a normalizer", "{'normalizer': {}, 'pre_tokenizer': {}, 'model': {}}",
          "normalizer is not null"},
         {"another pre_tokenizer", CUT("'type': 'Sequence'"), "type is not 'ByteLevel'"},
-        {"a blank before each text", CUT("'type': 'ByteLevel', 'add_prefix_space': true"),
+        {"a space before each text", CUT("'type': 'ByteLevel', 'add_prefix_space': true"),
          "add_prefix_space is not false"},
-        {"a text that is not cut", CUT("'type': 'ByteLevel', 'use_regex': false"),
+        {"a text that is not split", CUT("'type': 'ByteLevel', 'use_regex': false"),
          "use_regex is not true"},
         {"an added token without id", HEAD("{'content': 'x'}") NOTHING, "without id"},
-        {"an added token of no byte", HEAD("{'id': 0, 'content': ''}") NOTHING,
-         "without a byte"},
+        {"an empty added token", HEAD("{'id': 0, 'content': ''}") NOTHING,
+         "is empty"},
         {"an added token twice", HEAD("{'id': 0, 'content': 'x'}, {'id': 1, 'content': 'x'}")
          NOTHING, "twice"},
         {"one with another id", HEAD("{'id': 1, 'content': 'a'}") ONLY_A(""), "twice"},
@@ -846,7 +806,8 @@ static void test_hostile_json(void) {
         {"a merge of one part", HEAD("") ONLY_A("['a']"), "a list of two tokens"},
         {"a merge of three parts", HEAD("") ONLY_A("['a','a','a']"), "a list of two tokens"},
         {"a merge that is a number", HEAD("") ONLY_A("7"), "a list [...]"},
-        {"a merge without a blank", HEAD("") ONLY_A("'aa'"), "merge 1: expected two tokens"},
+        {"a merge without a space", HEAD("") ONLY_A("'aa'"), "merge 1: expected two tokens"},
+        {"a merge with a line feed", HEAD("") ONLY_A("'a a\\na a'"), "no line feed"},
         {"a merge that builds nothing", HEAD("") ONLY_A("'a a'"), "merge 1: what it builds"},
         {"a merge twice",
          HEAD("") "{'vocab': {'a': 0, 'aa': 1}, 'merges': ['a a', ['a', 'a']]}}",
@@ -870,7 +831,7 @@ static void test_hostile(void) {
                   "byte 12: expected ':'");
     check_refused("a line feed in a string", "{\"a\": 0, \"b\n\": 1}", "",
                   "byte 11: expected no");
-    check_refused("an unknown escape", "{\"a\\q\": 0}", "", "byte 4: expected an escape");
+    check_refused("an unknown escape", "{\"a\\q\": 0}", "", "byte 4: expected a valid escape");
     check_refused("an id out of range", "{\"a\": 0, \"b\": 2}", "", "id 2 is out of range");
     check_refused("an id beyond any range", "{\"a\": 0, \"b\": 4294967296}", "",
                   "out of range");
@@ -878,16 +839,16 @@ static void test_hostile(void) {
     check_refused("an id that is no whole number", "{\"a\": 0.5}", "",
                   "byte 6: expected a whole");
     check_refused("an overlong encoding of a letter", "{\"a\": 0, \"\xC0\xA1\": 1}", "",
-                  "GPT-2's letters");
+                  "GPT-2's byte symbols");
     check_refused("an id given twice", "{\"a\": 0, \"b\": 0}", "", "two tokens have the id 0");
     check_refused("a token given twice", "{\"a\": 0, \"a\": 1}", "", "twice");
-    check_refused("an empty token", "{\"a\": 0, \"\": 1}", "", "GPT-2's letters");
-    check_refused("a token with a blank", "{\"a\": 0, \"b c\": 1}", "", "GPT-2's letters");
-    check_refused("a token beyond the letters", "{\"a\": 0, \"\xC5\x84\": 1}", "",
-                  "GPT-2's letters");
+    check_refused("an empty token", "{\"a\": 0, \"\": 1}", "", "GPT-2's byte symbols");
+    check_refused("a token with a space", "{\"a\": 0, \"b c\": 1}", "", "GPT-2's byte symbols");
+    check_refused("a token beyond the symbols", "{\"a\": 0, \"\xC5\x84\": 1}", "",
+                  "GPT-2's byte symbols");
     check_refused("a token with NUL", "{\"a\\u0000\": 0}", "", "NUL");
     check_refused("half a pair of surrogates", "{\"\\ud800\": 0}", "", "halves of a pair");
-    check_refused("text behind the object", "{\"a\": 0} {", "", "the end of the text");
+    check_refused("text after the object", "{\"a\": 0} {", "", "the end of the text");
     check_refused("a list for an object", "[]", "", "expected an object");
     check_refused("a missing byte", "{\"a\": 0}", "",
                   "0x62, which is not in the model's vocabulary");
@@ -901,8 +862,8 @@ static void test_hostile(void) {
                   "line 1: the right token");
     check_refused("a merge given twice", NULL, "#version: 0.2\na b\na b\n",
                   "line 3: this merge occurs twice");
-    check_refused("a line without a blank", NULL, "a b\nab\n", "line 2: expected two tokens");
-    check_refused("a line with two blanks", NULL, "a b c\n", "line 1: expected two tokens");
+    check_refused("a line without a space", NULL, "a b\nab\n", "line 2: expected two tokens");
+    check_refused("a line with two spaces", NULL, "a b c\n", "line 1: expected two tokens");
     check_refused("an empty left part", NULL, " b\n", "line 1: expected two tokens");
     check_refused("an empty line", NULL, "a b\n\na ab\n", "line 2: expected two tokens");
     enum { HUGE_BYTES = 1 << 20 };
@@ -923,7 +884,7 @@ static void test_hostile(void) {
         huge[at++] = '\n';
     }
     huge[at] = 0;
-    check_refused("merges that double their token", NULL, huge, "a token of 65536 bytes");
+    check_refused("merges that double their token", NULL, huge, "line 16: expected two tokens");
     free(huge);
 }
 
@@ -931,7 +892,7 @@ static void test_hostile(void) {
 
 static void test_program(void) {
     Bytes out, errors, text = file_read("tests/reference/tokenizer_learn.txt");
-    /* three times a megabyte, so that it is read in parts; the first has no blank at all */
+    /* Three megabytes, so that it is read in parts; the first has no white space at all. */
     size_t bytes = 3 << 20;
     unsigned char *large = memory_allocate(bytes, 1);
     for (size_t i = 0; i < bytes; i++) large[i] = text.data[i % text.size];
@@ -974,20 +935,7 @@ static void test_program(void) {
         wrong += raw.data[2 * i] + 256u * raw.data[2 * i + 1] != ids[i];
     check(status == 0 && raw.size == 2 * n && wrong == 0, "encode --raw: 2 bytes for each id");
     free(errors.data);
-    status = RUN(raw.data, raw.size, &out, &errors, "decode", "--model", model, "--raw");
-    check(status == 0 && out.size == bytes && memcmp(out.data, large, bytes) == 0,
-          "decode --raw");
-    free(out.data);
-    free(errors.data);
-    status = RUN(raw.data, raw.size - 1, &out, &errors, "decode", "--model", model, "--raw");
-    check(status == 1 && lines_of(errors) == 1, "decode --raw of half an id: %s", errors.data);
-    free(out.data);
-    free(errors.data);
     free(raw.data);
-    status = RUN(large, bytes, &out, &errors, "encode", "--model", model, "--count");
-    check(status == 0 && strtoul((char *)out.data, NULL, 10) == n, "encode --count: %zu", n);
-    free(out.data);
-    free(errors.data);
     status = RUN("7 1000", 6, &out, &errors, "decode", "--model", model);
     check(status == 1 &&
               strstr((char *)errors.data, "id 1000 (number 2) is out of range: the vocabulary "
@@ -1009,16 +957,6 @@ static void test_program(void) {
           "decode: %s", errors.data);
     free(out.data);
     free(errors.data);
-    status = RUN(NULL, 0, &out, &errors, "info", "--model", model, path);
-    check(status == 0 &&
-              strstr((char *)out.data, "1000 ids: 256 single bytes, 744 merges, 0 special") &&
-              strstr((char *)out.data, "1000*"),
-          "info shows sizes, and a row for the model itself");
-    char *count = text_format(" %zu ", n);
-    check(strstr((char *)out.data, count), "info counts the same %zu tokens", n);
-    free(count);
-    free(out.data);
-    free(errors.data);
     status = RUN("sharian ingan", 13, &out, &errors, "show", "--model", model);
     check(status == 0 && strstr((char *)out.data, "merge ") &&
               strstr((char *)out.data, "ids: "),
@@ -1037,11 +975,6 @@ static void test_program(void) {
     static const char few[] = "{\"a\": 0, \"b\": 1, \"ab\": 2, \"aba\": 3}";
     folder_file("model/merges.txt", "a b\nab a\n", 9);
     folder_file("model/vocab.json", few, strlen(few));
-    status = RUN("ababab", 6, &out, &errors, "info", "--model", model, "-");
-    check(status == 0 && strstr((char *)out.data, "\n            4*            3    2.000"),
-          "info of a vocabulary of few bytes: %s", out.data);
-    free(out.data);
-    free(errors.data);
     status = RUN("abab", 4, &out, &errors, "show", "--model", model);
     check(status == 0 && strcmp((char *)out.data,
                                 "abab\n a b a b\n    merge 0:   ab a b\n    merge 0:   ab ab\n"
@@ -1067,7 +1000,7 @@ static void test_program(void) {
         {"train", "--out", "x", "y"},
         {"train", "--vocab", "99999999999999999999", "--out", "x"},
         {"encode", "--model", "x", "y", "z"},
-        {"decode", "--model", "x", "--count"}};
+        {"decode", "--model", "x", "--raw"}};
     for (size_t i = 0; i < sizeof wrong_lines / sizeof *wrong_lines; i++) {
         status = program_run(wrong_lines[i], NULL, 0, &out, &errors);
         check(status == 2 && lines_of(errors) == 1 && out.size == 0, "a wrong command line: %s",
@@ -1107,10 +1040,6 @@ static void test_program(void) {
     }
     check(status == 0 && raw.size == 4 * n && wrong == 0 && greatest > 65535,
           "encode --raw with %zu tokens: 4 bytes for each id, %zu differ", wide->vocab, wrong);
-    status = RUN(raw.data, raw.size, &out, &errors, "decode", "--model", model, "--raw");
-    check(status == 0 && out.size == 50000 && memcmp(out.data, large, 50000) == 0, "and back");
-    free(out.data);
-    free(errors.data);
     free(raw.data);
     free(wide_ids);
     tokenizer_destroy(wide);
@@ -1159,6 +1088,6 @@ int main(void) {
         remove(path);
         free(path);
     }
-    check(access(folder, F_OK) != 0, "no file is left behind");
+    check(access(folder, F_OK) != 0, "no file is left over");
     return check_summary();
 }

@@ -1,5 +1,6 @@
-"""The tools of dev/ that need Python: what dev/data/make.py writes is what it says, dev/plot.py and
-dev/report.py show what is in log.csv, and dev/data/fetch.sh goes on with a download from a server.
+"""The tools of dev/ that need Python: what dev/data/make.py writes is what it says, train.c cuts what
+dev/data/convert.py joins where its parts meet, dev/plot.py and dev/report.py show what is in log.csv, and
+dev/data/fetch.sh goes on with a download from a server.
 
     python3 tests/test_tools.py [--programs FOLDER]       or: make check-tools
 
@@ -16,9 +17,11 @@ import html.parser
 import http.server
 import io
 import os
+import random
 import re
 import shutil
 import socketserver
+import struct
 import subprocess
 import sys
 import tempfile
@@ -116,7 +119,7 @@ def check_addition(folder):
     row(all(int(a) + int(b) == int(c[::-1]) for a, b, c in (part.groups() for part in parts if part)),
         "addition: every sum is right, its ones first")
     row(len(set(lines)) == 10000, "addition: each sum once, so that any part held out is not in the rest")
-    # In no order: among the last 500, each tens digit of the first number stands about 50 times (deviation 6.5).
+    # In no order: among the last 500, each tens digit of the first number occurs about 50 times (deviation 6.5).
     tens = collections.Counter(line[0] for line in lines[-500:])
     row(len(tens) == 10 and max(tens.values()) < 90, "addition: shuffled", dict(sorted(tens.items())))
     seeds_matter(folder, "addition", text)
@@ -130,7 +133,7 @@ def check_modular(folder):
             all(len(line) == 4 and line[2:3] == b"=" for line in lines), "modular: %d squared lines" % modulus)
         numbers = [(line[0] - 128, line[1] - 128, line[3] - 128) for line in lines]
         row({(a, b) for a, b, _ in numbers} == {(a, b) for a in range(modulus) for b in range(modulus)},
-            "modular: the whole table of %d, each place once" % modulus)
+            "modular: the whole table of %d, each pair once" % modulus)
         row(all(c == (a + b) % modulus for a, b, c in numbers), "modular: every sum modulo %d is right" % modulus)
         if modulus == 97:
             # The first 30% are trained on, as dev/runs/grokking.sh does: all 97 numbers occur there, on both sides.
@@ -236,6 +239,128 @@ def check_make_refuses(folder):
     row(files_below(folder) == before, "make.py: what is refused leaves nothing", set(files_below(folder)) - set(before) or "")
 
 
+# --- convert.py ----------------------------------------------------------------------------------------------
+
+CONVERT = os.path.join(ROOT, "dev/data/convert.py")
+
+
+def check_shares():
+    """The shares that are printed cut exactly the parts, by the arithmetic of corpus_split(); that train.c does
+    the same is checked below, on some of them."""
+    sys.path.insert(0, os.path.dirname(CONVERT))
+    import convert
+    rng = random.Random(5)
+    for rows in (False, True):
+        wrong, longest = [], 0
+        for _ in range(5000):
+            most = 10 ** rng.choice((0, 1, 2, 3, 5, 7, 9, 10))
+            sizes = [rng.randrange(1, most + 2)] + [rng.choice((0, 1, rng.randrange(most + 1))) for _ in range(2)]
+            try:
+                texts = convert.shares(sizes, rows)
+                longest = max(longest, *map(len, texts))
+            except AssertionError:
+                wrong.append(sizes)
+        row(not wrong and longest <= 23, "convert.py: 5,000 choices of parts of up to 10^10 %s are cut exactly"
+            % ("rows" if rows else "tokens"), wrong[:3] or "")
+    row(convert.shares([900, 50, 50], False) == ["0.05", "0.05"] and convert.shares([31033, 1000, 0], True) == ["0.03122", "0"],
+        "convert.py: shares have as few digits as will do")
+
+
+def ids_save(path, ids, width=2, header=None):
+    """header: magic number, version, number of tokens."""
+    with open(path, "wb") as file:
+        if header:
+            file.write(struct.pack("<256i", *(list(header) + [0] * 253)))
+        file.write(b"".join(i.to_bytes(width, "little") for i in ids))
+    return path
+
+
+def check_convert(scratch, program):
+    check_shares()
+    folder = os.path.join(scratch, "convert")
+    os.makedirs(folder)
+    at = functools.partial(os.path.join, folder)
+    gpt2, llama3 = 20240520, 20240801  # llm.c's magic numbers
+    ids = [i * 37 % 96 for i in range(5000)]
+    text = at("words.txt")
+    with open(text, "wb") as file:
+        file.write(bytes(range(32, 128)) * 40)
+    train(program, at("tokenizer"), text, "--steps", 4)  # its vocabulary: 96 bytes
+
+    def converted(name, *arguments):
+        ended = run(sys.executable, CONVERT, "--out", at(name), *arguments)
+        if ended.returncode:
+            row(False, "convert.py --out %s" % name, ended.stderr.strip())
+        return ended.stdout
+
+    def parts_of(printed, sizes, name, *more):
+        """Trains with the options that were printed; the parts must have the sizes that were put in."""
+        options = printed.splitlines()[-1].split()
+        ended = run(program, *options, *more, "--layers", 1, "--heads", 1, "--channels", 8, "--context", 10, "--batch", 2,
+                    "--steps", 1, "--warmup", 0, "--sample", 0, "--threads", 1, "--overwrite", "--out", at("run"))
+        kind = " in (\\d+) rows" if "--rows" in options else ""
+        found = [int(re.search(r"^%s +\d+ tokens%s" % (part, kind), ended.stderr, re.M)[1]) if kind else
+                 int(re.search(r"^%s +(\d+) tokens" % part, ended.stderr, re.M)[1])
+                 for part in ("train", "validation", "test")] if ended.returncode == 0 else ended.stderr[-100:]
+        row(found == list(sizes), "convert.py: %s, as train.c cuts it" % name, "%s: %s" % (" ".join(options[2:]), found))
+
+    # nanoGPT: raw ids, a part in a file; llm.c: ids after a header, a part in several files.
+    tokenizer = ("--tokenizer", at("tokenizer"))
+    for sizes in ((4000, 1000, 0), (4963, 37, 0), (3333, 999, 668), (4987, 12, 1), (4000, 0, 1000), (5000, 0, 0)):
+        a, b, _ = sizes
+        named = [("--train", ids[:a]), ("--val", ids[a : a + b]), ("--test", ids[a + b :])]
+        options = [x for option, part in named if part
+                   for x in (option, ids_save(at(option[2:] + ".bin"), part))]
+        printed = converted("all.bin", *options)
+        row(read(at("all.bin"), "rb") == bytes(x for i in ids for x in (i, 0)), "convert.py: raw ids of %s are joined" % (sizes,))
+        parts_of(printed, sizes, "nanoGPT's files of %d, %d and %d tokens" % sizes, *tokenizer)
+    shards = [ids_save(at("x_train_%d.bin" % i), ids[1500 * i : 1500 * (i + 1)], header=(gpt2, 1, 1500)) for i in range(3)]
+    held_out = ids_save(at("x_val"), ids[4500:], header=(gpt2, 1, 500))  # a header tells, whatever the name
+    printed = converted("all.bin", "--train", *shards, "--val", held_out)
+    row(read(at("all.bin"), "rb") == bytes(x for i in ids for x in (i, 0)), "convert.py: llm.c's headers go, its ids stay")
+    parts_of(printed, (4500, 500, 0), "llm.c's four files", *tokenizer)
+
+    # Widths: what is written is as wide as train.c reads it.
+    wide = ids_save(at("wide.bin"), [0, 65535, 65536, 128255], 4, (llama3, 7, 4))
+    converted("all.bin", wide)
+    row(read(at("all.bin"), "rb") == b"".join(i.to_bytes(4, "little") for i in (0, 65535, 65536, 128255)), "convert.py: Llama 3's ids have 4 bytes")
+    converted("all.bin", ids_save(at("narrow.bin"), ids, 4, (llama3, 7, 5000)), "--vocab", 65536)
+    row(os.path.getsize(at("all.bin")) == 10000, "convert.py: with a vocabulary of 65,536 they are written as 2")
+    converted("all.bin", ids_save(at("raw.bin"), [5, 65536], 4), "--vocab", 65537)
+    row(os.path.getsize(at("all.bin")) == 8, "convert.py: raw ids of 4 bytes are read and written with a larger vocabulary")
+
+    # Texts: to the byte, or to the line.
+    lines = ["%d=%d" % (i, i * i) for i in range(101)]
+    texts = {"train.txt": "\n".join(lines[:70]), "val.txt": "\n".join(lines[70:81]) + "\n", "test.txt": "\n".join(lines[81:])}
+    for name, text in texts.items():
+        with open(at(name), "w") as file:
+            file.write(text)
+    named = [x for part in ("train", "val", "test") for x in ("--" + part, at(part + ".txt"))]
+    for rows in (False, True):
+        printed = converted("all.txt", *named, *["--rows"] * rows)
+        row(read(at("all.txt")) == "\n".join(lines) + "\n", "convert.py: texts are joined line by line")
+        parts_of(printed, (70, 11, 20) if rows else [sum(len(line) + 1 for line in part) for part in (lines[:70], lines[70:81], lines[81:])],
+                 "texts, by %s" % ("line" if rows else "byte"))
+
+    # What is refused, in one line, and leaves nothing.
+    for path, header, count, width, words in (("fewer", (gpt2, 1, 11), 10, 2, "its header does not fit"), ("version", (gpt2, 2, 10), 10, 2, "its header"),
+                                              ("most", (gpt2, 1, -1), 10, 2, "its header"), ("odd.bin", None, 3, 3, "not a multiple of 2"),
+                                              ("beyond.bin", None, 10, 2, "token 2 is 50257"), ("half", (llama3, 7, 10), 10, 2, "its header")):
+        ids_save(at(path), range(50255, 50255 + count), width, header)
+        before = files_below(folder)
+        refused("convert.py of %s" % path, 1, words, sys.executable, CONVERT, "--out", at("bad.bin"), at(path))
+        row(files_below(folder) == before, "convert.py: nothing is left of it", set(files_below(folder)) - set(before) or "")
+    for status, words, *arguments in ((1, "one is a text", "--out", at("bad.bin"), at("raw.bin"), at("words.txt")), (1, "ends in .bin", "--out", at("bad.bin"), at("train.txt")),
+                                      (1, "ends in .bin", "--out", at("bad.txt"), at("raw.bin")), (1, "No such file", "--out", at("bad.bin"), at("none.bin")),
+                                      (1, "needs a text", "--rows", "--out", at("bad.bin"), at("train.bin")), (1, "NUL", "--out", at("bad.txt"), at("all.bin.txt")),
+                                      (1, "to be read and to be written", "--out", at("all.bin"), at("all.bin")),
+                                      (2, "--train", "--out", at("bad.bin")), (2, "--train", "--out", at("bad.bin"), "--val", at("val.bin")),
+                                      (2, "--vocab", "--out", at("bad.bin"), at("raw.bin"), "--vocab", 0), (2, "--out", at("raw.bin"))):
+        shutil.copy(at("all.bin"), at("all.bin.txt"))
+        refused("convert.py %s" % " ".join(os.path.basename(str(argument)) for argument in arguments), status, words, sys.executable, CONVERT, *arguments)
+        row(not [name for name in files_below(folder) if name.startswith("bad") or name.endswith(".part")], "convert.py: and nothing is left")
+
+
 # --- plot.py and report.py -------------------------------------------------------------------------------------
 
 class Balance(html.parser.HTMLParser):
@@ -336,7 +461,7 @@ def check_plot(scratch, program):
     _, texts = drawn(out)
     row("gradient norm" in texts and "epoch" in texts and "loss" not in texts, "--panels, --x, --log-x and --thin")
 
-    # What stands where: the lines that matplotlib was given.
+    # What is where: the lines that matplotlib was given.
     for x, column in (("step", 0), ("tokens", 2)):
         [one] = plot_module.runs_of([turned])
         axis = plot_module.figure([one], x, ["loss"]).axes[0]
@@ -351,7 +476,7 @@ def check_plot(scratch, program):
         row((list(curve.get_xdata()), list(curve.get_ydata())) == (curve_places, [value for _, value in evaluated(turned)]),
             "every evaluation is on the curve")
         color = circle.get_color()
-        row(color == curve.get_color(), "in the curve's colour", color)
+        row(color == curve.get_color(), "in the curve's color", color)
     values = plot_module.smoothed([float(i) for i in range(1, 17)], 2)
     row(values == [1, 2, 3, 4, 5, 6, 7, 8, 9, 9.5, 10.5, 11.5, 12.5, 13.5, 14.5, 15.5], "the moving mean", values)
 
@@ -365,7 +490,7 @@ def check_plot(scratch, program):
     row(text.startswith("<!DOCTYPE html>") and not page.open and not page.problems, "every element is closed", page.problems[:3] or "")
     row(not page.fetched and "@import" not in text and "url(http" not in text, "it needs no other file", page.fetched or "")
     xml.etree.ElementTree.fromstring(text[text.index("<svg"): text.index("</svg>") + 6])
-    row("<three> & more" in shown and "<three>" not in text, "the run's name stands in it, as text")
+    row("<three> & more" in shown and "<three>" not in text, "the run's name is in it, as text")
     row(all(name in shown for name in (a, b)), "so do the names of the two others")
     loss, step = lowest(turned)
     row("lowest validation loss %.4f at step %d, %.4f at the end" % (loss, step, evaluated(turned)[-1][1]) in shown,
@@ -416,7 +541,7 @@ def check_plot(scratch, program):
 # --- fetch.sh and a server -----------------------------------------------------------------------------------
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves one content; in ranges, or not, and not all of it when it is told to stop early."""
+    """Serves one content; in ranges, or not, and not all of it when it is to stop early."""
     content, ranges, stop = b"", True, None
     asked = []
 
@@ -529,6 +654,7 @@ def main():
         shutil.copy(os.path.join(ROOT, "dev/data/make.py"), os.path.join(project, "dev/data"))
         for check in (check_sorting, check_addition, check_modular, check_names, check_stories, check_make_refuses):
             check(project)
+        check_convert(scratch, program)
         check_fetch(scratch)
         try:
             import matplotlib  # noqa: F401

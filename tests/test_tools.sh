@@ -2,7 +2,7 @@
 #
 # They run in a scratch project: copies of the scripts, with other files and so other sums and addresses in
 # fetch.sh's table.  Nothing here touches the network or data/ and out/.  The program is $TRAIN, build/train unless
-# told otherwise.  Runs from the top folder of the project.  tests/test_tools.py has the tools in Python.
+# it is set.  Runs from the top folder of the project.  tests/test_tools.py has the tools in Python.
 
 TRAIN=${TRAIN:-build/train}
 OMP_NUM_THREADS=1
@@ -32,7 +32,7 @@ limit=$(command -v timeout) && limit="$limit 60"
 run() { (cd "$P" && exec $limit "$@") > "$W/stdout" 2> "$W/stderr" < /dev/null; status=$?; }
 
 # refused NAME STATUS WORDS COMMAND...: it must fail with that status and one line that holds the words.  While curl
-# is called, which shows its progress, other lines may stand before it.
+# is called, which shows its progress, other lines may precede it.
 progress=false
 refused() {
     name=$1 want=$2 words=$3
@@ -44,6 +44,10 @@ refused() {
 }
 sum_of() { (sha256sum "$1" 2> /dev/null || shasum -a 256 "$1") | cut -d ' ' -f 1; }
 listing() { (cd "$P" && find "$@" -type f 2> /dev/null | sort | tr '\n' ' '); }
+
+# --- The frozen text: what the book's figures were measured on must not change by a byte ----------------------------
+[ "$(sum_of dev/data/prose.txt)" = 9230eed1c00c30a8656e60c42c5f5be2768e20de7db78dd5abc950d6d02a82e0 ]
+row $? "dev/data/prose.txt is as it was when figures were measured on it"
 
 # --- The scratch project -----------------------------------------------------------------------------------
 mkdir -p "$P/dev/data" "$P/dev/reference" "$P/build" "$W/net/gpt2" "$W/right/gpt2"
@@ -61,9 +65,9 @@ for name in $(printf '%s\n' "$rows" | awk '$1 == "books" { print $2 }'); do # as
     [ "$name" != sherlock-holmes.txt ] || # a long title goes on in the next line
         start=$(printf '*** START OF THE PROJECT GUTENBERG EBOOK THE ADVENTURES OF SHERLOCK\nHOLMES ***')
     {
-        printf 'A licence.\n\n%s\n\n\n' "$start"
+        printf 'A license.\n\n%s\n\n\n' "$start"
         cat "$W/right/$name"
-        printf '\n\n*** END OF THE PROJECT GUTENBERG EBOOK ***\nThe licence again.\n'
+        printf '\n\n*** END OF THE PROJECT GUTENBERG EBOOK ***\nThe license again.\n'
     } | sed "s/\$/$(printf '\r')/" > "$W/net/$name"
 done
 for name in $names; do echo "$name $(sum_of "$W/right/$name")"; done > "$W/sums"
@@ -222,7 +226,7 @@ for run in $runs; do
     [ "$status" -eq 1 ] && grep -q '^train: data/' "$W/stderr"
     row $? "$run: the options of dev/runs/$run.sh are those of train.c: exit $status: $(head -n 1 "$W/stderr" | cut -c 1-90)"
     grep -q "^| .*\`$run\`" doc/reproduction.md && grep -q "^### .*$run" doc/reproduction.md && grep -q "^| .*\`$run\`" README.md
-    row $? "$run: stands in the tables of doc/reproduction.md and README.md, and has a section"
+    row $? "$run: is in the tables of doc/reproduction.md and README.md, and has a section"
 done
 for run in $(cat README.md Makefile doc/*.md dev/runs/* | grep -o -E '(RUN=|reproduce\.sh |dev/runs/)[a-z_0-9]+' | sed 's/.*[= /]//' | sort -u); do
     [ "$run" = out ] || [ -f "dev/runs/$run.sh" ]
@@ -307,6 +311,16 @@ for run in $runs; do
     row $? "$run: the same settings go to PyTorch"
 done
 
+# --- train.c without a text: the frozen one ----------------------------------------------------------------------
+small="--layers 1 --heads 1 --channels 8 --context 8 --batch 2 --steps 1 --warmup 0 --sample 0 --eval-batches 1"
+run "$TRAIN" $small --out out/frozen
+[ "$status" -eq 1 ] && [ "$(wc -l < "$W/stderr")" -eq 1 ] && grep -q '^train: dev/data/prose.txt: cannot ' "$W/stderr" && [ ! -e "$P/out/frozen" ]
+row $? "without --data, and without the frozen text: exit $status: $(tail -n 1 "$W/stderr" | cut -c 1-100)"
+cp dev/data/prose.txt "$P/dev/data/"
+run "$TRAIN" $small --out out/frozen
+[ "$status" -eq 0 ] && grep -q "^text  *$(wc -c < dev/data/prose.txt | tr -d ' ') bytes" "$W/stderr"
+row $? "without --data: exit $status: $(head -n 1 "$W/stderr")"
+
 # --- reproduce.sh: what it makes of log.csv ---------------------------------------------------------------------
 cat > "$P/dev/runs/tiny.sh" << 'END'
 source='nobody' published='nothing'
@@ -356,7 +370,7 @@ last=$(for seed in 4 5; do
              END { printf "  %.4f (step 6)", loss }' "$P/out/tiny-$seed/log.csv"
 done)
 grep -q -F -e "train.c    last val_loss$last" "$W/stdout"
-row $? "their losses stand in the summary:$last"
+row $? "their losses are in the summary:$last"
 sed 's/--steps 6/--steps 6 --nonsense/' "$P/dev/runs/tiny.sh" > "$P/dev/runs/broken.sh"
 run env SEEDS="4 5" MIRROR="$W/net" $reproduce broken
 [ "$status" -eq 2 ] && grep -q '^train: .*nonsense' "$W/stderr" && ! grep -q '^published' "$W/stdout"

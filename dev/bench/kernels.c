@@ -132,9 +132,9 @@ static void attention_measure(const char *forward, const char *backward, float *
                               size_t C, size_t H) {
     double flops = 2.0 * (double)(B * C) * (double)T * (double)(T + 1);
     Dropout none = {0};
-    MEASURE(forward, flops, 0, attention_forward(y, lse, qkv, B, T, C, H, none));
+    MEASURE(forward, flops, 0, attention_forward(y, lse, qkv, B, T, C, H, true, none));
     MEASURE(backward, 2.5 * flops, 0,
-            attention_backward(dqkv, dy, y, lse, qkv, B, T, C, H, none));
+            attention_backward(dqkv, dy, y, lse, qkv, B, T, C, H, true, none));
 }
 
 /* --- A model's kernels ------------------------------------------------------------------- */
@@ -230,7 +230,7 @@ static void attention_lengths(size_t rounds) {
     free(lse);
 }
 
-/* A model that writes: each token reads every weight once, but of wpe only a row. */
+/* A model that generates: each token reads every weight once, but of wpe only a row. */
 static void decode_measure(size_t rounds) {
     Config config = {.layers = 12,
                      .heads = 12,
@@ -241,17 +241,17 @@ static void decode_measure(size_t rounds) {
     enum { TOKENS = 16 };
     GPT *gpt = gpt_create(&config, false);
     gpt_initialize(gpt, 1);
-    Cache *cache = cache_create(&config);
+    Cache *cache = cache_create(&config, 1);
     float *logits = memory_allocate(config.vocab, sizeof *logits);
     double times[MOST_ROUNDS], bytes = 0;
     int32_t token = 1;
     for (size_t i = 0; i < gpt->tensor_count; i++)
         if (&gpt->table[i] != tensor_of(gpt, WPE, 0)) bytes += 4.0 * gpt->table[i].count;
     for (size_t round = 0; round < rounds; round++) {
-        cache->length = 0;
-        gpt_decode(gpt, cache, &token, 1, logits);
+        cache->lengths[0] = 0;
+        gpt_decode(gpt, cache, 0, 1, &token, 1, logits);
         double start = clock_seconds();
-        for (int i = 0; i < TOKENS; i++) gpt_decode(gpt, cache, &token, 1, logits);
+        for (int i = 0; i < TOKENS; i++) gpt_decode(gpt, cache, 0, 1, &token, 1, logits);
         times[round] = (clock_seconds() - start) / TOKENS;
         if (!isfinite(logits[0])) die("the logits are not finite");
     }

@@ -20,7 +20,7 @@
 typedef void Product(float *result, const float *A, const float *B, size_t M, size_t N,
                      size_t K);
 
-/* Each result is a dot product of a row of A and a column of B.  The column's numbers lie N
+/* Each result is a dot product of a row of A and a column of B.  The column's numbers are N
  * floats apart, and a sum of floats may not be taken in another order: no vectors. */
 static void step_triple_loop(float *result, const float *A, const float *B, size_t M, size_t N,
                              size_t K) {
@@ -53,56 +53,66 @@ static void borders(float *result, const float *A, const float *B, size_t M, siz
     }
 }
 
-/* One whole tile, as train.c computes it. */
-static void tile(float *result, size_t pitch, Matrix A, const float *panel, size_t panel_pitch,
-                 size_t depth, bool add) {
-    panel_multiply(result, pitch, A, panel, panel_pitch, NULL, TILE_ROWS, TILE_COLUMNS, depth,
-                   add);
+/* TILE_ROWS rows of A, k after k, as the tile reads them. */
+static void strip_pack(float *strip, const float *A, size_t K, size_t depth) {
+    strips_pack(strip, A, K, 1, TILE_ROWS, depth, TILE_ROWS);
 }
 
 /* A tile of the result stays in the registers for all of K: a number of A is used for
- * TILE_COLUMNS results, a vector of B for TILE_ROWS. */
+ * TILE_COLUMNS results, a vector of B for TILE_ROWS.  B is read in place. */
 static void step_register_tile(float *result, const float *A, const float *B, size_t M,
                                size_t N, size_t K) {
     size_t M_done = M - M % TILE_ROWS, N_done = N - N % TILE_COLUMNS;
-    for (size_t m = 0; m < M_done; m += TILE_ROWS)
+    float *strip = memory_allocate(K * TILE_ROWS + WIDTH, sizeof *strip);
+    for (size_t m = 0; m < M_done; m += TILE_ROWS) {
+        strip_pack(strip, A + m * K, K, K);
         for (size_t n = 0; n < N_done; n += TILE_COLUMNS)
-            tile(result + m * N + n, N, (Matrix){A + m * K, K, 1}, B + n, N, K, false);
-    borders(result, A, B, M, N, K, M_done, N_done);
-}
-
-/* TILE_COLUMNS columns of B are copied side by side first, and all rows of A use the copy. */
-static void step_packed_panel(float *result, const float *A, const float *B, size_t M, size_t N,
-                              size_t K) {
-    size_t M_done = M - M % TILE_ROWS, N_done = N - N % TILE_COLUMNS;
-    float *panel = memory_allocate(K * TILE_COLUMNS + 1, sizeof *panel);
-    for (size_t n = 0; n < N_done; n += TILE_COLUMNS) {
-        panel_pack(panel, (Matrix){B, N, 1}, 0, K, n, TILE_COLUMNS);
-        for (size_t m = 0; m < M_done; m += TILE_ROWS)
-            tile(result + m * N + n, N, (Matrix){A + m * K, K, 1}, panel, TILE_COLUMNS, K,
-                 false);
+            tile_multiply(result + m * N + n, N, strip, TILE_ROWS, B + n, N, NULL, TILE_ROWS,
+                          TILE_COLUMNS, K, false);
     }
-    free(panel);
+    free(strip);
     borders(result, A, B, M, N, K, M_done, N_done);
 }
 
-/* K in pieces of at most DEPTH, so that a panel stays in the second-level cache; rows in
- * blocks, so that their part of A stays in the second-level cache while all panels pass by. */
+/* Both operands are packed whole, in the order in which the tiles read them. */
+static void step_packed(float *result, const float *A, const float *B, size_t M, size_t N,
+                        size_t K) {
+    size_t M_done = M - M % TILE_ROWS, N_done = N - N % TILE_COLUMNS;
+    float *strip = memory_allocate(K * TILE_ROWS + WIDTH, sizeof *strip);
+    float *panels = memory_allocate(K * N_done + 1, sizeof *panels);
+    strips_pack(panels, B, 1, N, N_done, K, TILE_COLUMNS);
+    for (size_t m = 0; m < M_done; m += TILE_ROWS) {
+        strip_pack(strip, A + m * K, K, K);
+        for (size_t n = 0; n < N_done; n += TILE_COLUMNS)
+            tile_multiply(result + m * N + n, N, strip, TILE_ROWS, panels + n * K, TILE_COLUMNS,
+                          NULL, TILE_ROWS, TILE_COLUMNS, K, false);
+    }
+    free(panels);
+    free(strip);
+    borders(result, A, B, M, N, K, M_done, N_done);
+}
+
+/* K in pieces of at most DEPTH, so that a strip of A stays in the first-level cache; B in
+ * groups of panels that stay in the second-level cache while all strips of A pass by. */
 static void step_blocked(float *result, const float *A, const float *B, size_t M, size_t N,
                          size_t K) {
-    size_t M_done = M - M % TILE_ROWS, N_done = N - N % TILE_COLUMNS;
-    size_t block = BLOCK_TILES * TILE_ROWS, piece = piece_depth(K);
-    float *panels = memory_allocate(N_done * DEPTH + 1, sizeof *panels);
+    size_t M_done = M - M % TILE_ROWS, N_done = N - N % TILE_COLUMNS, piece = piece_depth(K);
+    float *strips = memory_allocate(M_done * DEPTH + WIDTH, sizeof *strips);
+    float *panels = memory_allocate(GROUP_COLUMNS * DEPTH, sizeof *panels);
     for (size_t k0 = 0; k0 < K; k0 += piece) {
-        size_t depth = K - k0 < piece ? K - k0 : piece;
-        for (size_t n = 0; n < N_done; n += TILE_COLUMNS)
-            panel_pack(panels + n * DEPTH, (Matrix){B, N, 1}, k0, depth, n, TILE_COLUMNS);
-        for (size_t m0 = 0; m0 < M_done; m0 += block)
-            for (size_t n = 0; n < N_done; n += TILE_COLUMNS)
-                for (size_t m = m0; m < M_done && m < m0 + block; m += TILE_ROWS)
-                    tile(result + m * N + n, N, (Matrix){A + m * K + k0, K, 1},
-                         panels + n * DEPTH, TILE_COLUMNS, depth, k0 > 0);
+        size_t depth = least(piece, K - k0);
+        strips_pack(strips, A + k0, K, 1, M_done, depth, TILE_ROWS);
+        for (size_t n0 = 0; n0 < N_done; n0 += GROUP_COLUMNS) {
+            size_t columns = least(GROUP_COLUMNS, N_done - n0);
+            strips_pack(panels, B + k0 * N + n0, 1, N, columns, depth, TILE_COLUMNS);
+            for (size_t m = 0; m < M_done; m += TILE_ROWS)
+                for (size_t n = 0; n < columns; n += TILE_COLUMNS)
+                    tile_multiply(result + m * N + n0 + n, N, strips + m * depth, TILE_ROWS,
+                                  panels + n * depth, TILE_COLUMNS, NULL, TILE_ROWS,
+                                  TILE_COLUMNS, depth, k0 > 0);
+        }
     }
+    free(strips);
     free(panels);
     borders(result, A, B, M, N, K, M_done, N_done);
 }
@@ -114,12 +124,12 @@ static void step_matrix_product(float *result, const float *A, const float *B, s
 }
 
 /* The same product told that B is a transposed matrix, (N,K) in memory: only packing differs.
- * B is turned around by the caller of the benchmark, outside the clock. */
-static const float *turned_b;
+ * The caller of the benchmark transposes B, outside the clock. */
+static const float *transposed_b;
 static void step_transposed(float *result, const float *A, const float *B, size_t M, size_t N,
                             size_t K) {
     (void)B;
-    matrix_product(result, N, (Matrix){A, K, 1}, (Matrix){turned_b, 1, K}, NULL, M, N, K,
+    matrix_product(result, N, (Matrix){A, K, 1}, (Matrix){transposed_b, 1, K}, NULL, M, N, K,
                    false);
 }
 
@@ -130,7 +140,7 @@ static const struct {
 } STEPS[] = {{"triple loop, dot products", step_triple_loop, false},
              {"loop order m, k, n", step_loop_order, false},
              {"tile in registers", step_register_tile, false},
-             {"packed panel of B", step_packed_panel, false},
+             {"A and B packed", step_packed, false},
              {"blocks for the caches", step_blocked, false},
              {"matrix_product of train.c", step_matrix_product, false},
              {"  B transposed by its strides", step_transposed, false},
@@ -179,14 +189,14 @@ int main(int argc, char **argv) {
     }
     size_t M = sizes[0], N = sizes[1], K = sizes[2], rounds = sizes[3];
     float *A = memory_allocate(M * K, sizeof *A), *B = memory_allocate(K * N, sizeof *B);
-    float *turned = memory_allocate(K * N, sizeof *turned);
+    float *transposed = memory_allocate(K * N, sizeof *transposed);
     float *expected = memory_allocate(M * N, sizeof *expected);
     float *result = memory_allocate(M * N, sizeof *result);
     for (size_t i = 0; i < M * K; i++) A[i] = random_uniform(1, i) - 0.5f;
     for (size_t i = 0; i < K * N; i++) B[i] = random_uniform(2, i) - 0.5f;
     for (size_t k = 0; k < K; k++)
-        for (size_t n = 0; n < N; n++) turned[n * K + k] = B[k * N + n];
-    turned_b = turned;
+        for (size_t n = 0; n < N; n++) transposed[n * K + k] = B[k * N + n];
+    transposed_b = transposed;
 
     int threads = thread_count();
     double peaks[2] = {0}, times[COUNT][MOST_ROUNDS];
@@ -224,7 +234,7 @@ int main(int argc, char **argv) {
     }
     free(A);
     free(B);
-    free(turned);
+    free(transposed);
     free(expected);
     free(result);
     return fflush(stdout) != 0;

@@ -71,6 +71,7 @@ int main(int argc, char **argv) {
     }
     for (size_t i = 0; i < steps + 1; i++) {
         double start = clock_seconds();
+        gradients_clear(gpt);
         gpt_forward_backward(gpt, a, inputs, targets, dlosses, B, T, 0, 0);
         double norm = optimizer_step(gpt, optimizer, &options, 1e-4f);
         double seconds = clock_seconds() - start;

@@ -137,7 +137,7 @@ def main():
         parser.error("--rounds and --threads must be at least 1")
 
     environment = dict(os.environ, OMP_NUM_THREADS=str(options.threads))
-    environment.setdefault("GOMP_SPINCOUNT", "1000")  # as train sets for itself
+    environment.setdefault("GOMP_SPINCOUNT", "1000")  # as make run sets it
     modes = ["eager"] + ([] if options.no_compile else ["compiled"]) + ["train.c"]
     modes += ["train.c in bf16"] if options.bf16 else []
     print(f"{options.rounds} rounds, {options.threads} threads, milliseconds a step (median)\n")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The book as one HTML page: doc/ beside the annotated sources, without a word from the network.
+"""The book as one HTML page: doc/ next to the annotated sources; nothing is fetched from the network.
 
     make book                       writes build/book/index.html
     python3 dev/book/build.py --out FILE
@@ -26,13 +26,13 @@ PANDOC = ["pandoc", "-f", "gfm+tex_math_dollars", "-t", "html5", "--mathml", "--
 
 
 class Links:
-    """Everything that has a name, and its anchor."""
+    """Everything that can be linked to, and its anchor."""
 
     def __init__(self):
         self.terms, self.chapters, self.functions, self.options = {}, {}, {}, {}
 
     def term(self, name):
-        """The anchor of a term, named in full or without what stands in brackets behind it."""
+        """The anchor of a term, named in full or without the part in parentheses."""
         return self.terms.get(name) or next((slug for full, slug in self.terms.items()
                                              if full.split(" (")[0] == name), None)
 
@@ -49,7 +49,7 @@ def plain(text):
 
 
 def chapter_order():
-    """[(stem, group)] as doc/README.md lists them; what it does not list comes last (check.py demands it)."""
+    """[(stem, group)] in the order of doc/README.md; chapters not listed there (an error for check.py) come last."""
     order, group = [], ""
     for line in (DOC / "README.md").read_text(encoding="utf-8").split("\n"):
         if line.startswith("## "):
@@ -61,8 +61,8 @@ def chapter_order():
 
 
 def picture(path):
-    """An SVG put into the page.  The colours of those that pictures.py draws give way to those of the page; one from
-    elsewhere, whose styles and names could collide with the page's, stays apart."""
+    """An SVG as part of the page.  Those that pictures.py draws take the colors of the page; one from elsewhere, whose
+    styles and ids could collide with the page's, is embedded as an image."""
     svg = path.read_text(encoding="utf-8")
     if "<style>:root" not in svg:
         data = base64.b64encode(svg.encode()).decode()
@@ -78,7 +78,7 @@ def anchor_of(stem, slug, links):
 
 
 def pandoc(path):
-    """A file as HTML.  What pandoc warns of, such as a formula that it does not know, ends the program."""
+    """A file as HTML.  A warning of pandoc, such as of a formula that it does not know, ends the program."""
     done = subprocess.run(PANDOC + ["--fail-if-warnings", str(path)], text=True, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE)
     if done.returncode or done.stderr:
@@ -87,7 +87,7 @@ def pandoc(path):
 
 
 def chapter_html(stem, links):
-    """A chapter, its anchors and links those of the one page."""
+    """A chapter, with the anchors and links of the page."""
     body = pandoc(DOC / f"{stem}.md")
     body = re.sub(r'<h([1-6]) id="([^"]*)">', lambda m: f'<h{m[1]} id="{anchor_of(stem, m[2], links)}">'
                   if m[1] != "1" else "<h1>", body)
@@ -128,7 +128,7 @@ def chapter_html(stem, links):
 
 
 def where_links(where):
-    """In a Where part: "section N" of the file named last."""
+    """Links in a Where part: "section N" is one of the file named last."""
     out, stem = [], "train"
     for piece in re.split(r"(train\.c|tokenizer\.c|section \d+(?!\.\d))", where):
         if piece in ("train.c", "tokenizer.c"):
@@ -141,7 +141,7 @@ def where_links(where):
 
 
 def excerpt(entry_name, where, sources, rows):
-    """The lines of code of a term: a function that its Where names, best one that stands under the term's tag."""
+    """The lines of code of a term: a function that its Where names, preferably one under the term's tag."""
     named, stem = [], "train"
     for m in re.finditer(r"(train|tokenizer)\.c|#fn-(\w+)\"", where):
         stem = m[1] or stem
@@ -169,7 +169,7 @@ def excerpt(entry_name, where, sources, rows):
 
 
 def glossary_html(body, links, sources, rows, functions_of):
-    """Each entry a section of its own, with its lines of code behind its Where."""
+    """Each entry as a section, with its lines of code after its Where."""
     pieces = re.split(r'(?=<h[23] id=)', body)
     out = []
     for piece in pieces:
@@ -192,7 +192,7 @@ def glossary_html(body, links, sources, rows, functions_of):
 
 
 def source_html(source, rows, links, functions_of):
-    """All lines of a file, by section; above a function, the terms that it makes real."""
+    """All lines of a file, by section; above a function, the terms that it implements."""
     at_line, strips = {}, {}
     for name, (comment, first, _) in source.functions.items():
         at_line[first] = f' id="{source.anchor(name, links)}"'
@@ -216,7 +216,7 @@ def source_html(source, rows, links, functions_of):
 
 
 def contents_html(order, bodies, titles, sources):
-    """The list at the left: chapters with their parts, then sections of the sources."""
+    """The list on the left: chapters with their parts, then the sections of the sources."""
     out, group = [], None
     for stem, chapter_group in order:
         if chapter_group != group:

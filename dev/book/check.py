@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
-"""Checks the page that build.py made: every link, every anchor, every term; then looks at it in a browser.
+"""Checks the page that build.py has made: every link, every anchor, every term; then how a browser shows it.
 
     make check-book                       builds the page, then all of this
     python3 dev/book/check.py PAGE
 
-In the page: anchors are unique, links lead to one, nothing is fetched from elsewhere, every line of the sources
-has its anchor, every tag leads to its term, and every term whose home is train.c or tokenizer.c has its lines of
-code and a command.  In Chromium, where there is one (else these rows are left out): no script error, nothing that
-reaches over the edge of the screen, and for every such term definition, code and command within one screen, at
-three widths.  Screenshots go to the folder of the page.
+In the page: anchors are unique, every link has a target, nothing is fetched from elsewhere, every line of the
+sources has an anchor, every tag links to its term, and every term whose home is train.c or tokenizer.c has its lines
+of code and a command.  In Chromium, if it is installed: no script error, nothing wider than the screen, and for every
+such term definition, code and command within one screen, at three widths.  Screenshots go to the folder of the page.
 """
 import base64
 import html.parser
@@ -78,9 +77,9 @@ def check_page(text):
     check(not doubled, f"{len(ids)} anchors, each once {sorted(doubled)[:5] or ''}")
     inside = [link[1:] for link in page.links if link.startswith("#")]
     lost = sorted(set(inside) - ids)
-    check(len(inside) > 5000 and not lost, f"{len(inside)} links inside the page lead somewhere {lost[:5] or ''}")
+    check(len(inside) > 5000 and not lost, f"{len(inside)} links inside the page have targets {lost[:5] or ''}")
     others = [link for link in page.links if not link.startswith(("#", "http"))]
-    check(not others, f"no link to a file that is not there {others[:5] or ''}")
+    check(not others, f"no link to a file that does not exist {others[:5] or ''}")
     styles = re.findall(r"@import|url\((?!data:)[^)]*\)", "".join(re.findall(r"<style>(.*?)</style>", text, re.S)))
     check(not page.outside and not styles, f"nothing is fetched {page.outside[:3] or styles[:3] or ''}")
     check(not page.wrong and not page.open, f"every element is closed {page.wrong[:3] or page.open[:3] or ''}")
@@ -124,7 +123,7 @@ def check_front():
 
 
 class Browser:
-    """Chromium, spoken to over a pipe (its --remote-debugging-pipe: JSON, each message ended by a zero byte)."""
+    """Chromium, controlled over a pipe (its --remote-debugging-pipe: JSON, a zero byte after each message)."""
 
     def __init__(self, program):
         self.folder = tempfile.mkdtemp()
@@ -153,7 +152,7 @@ class Browser:
         while b"\0" not in self.rest:
             data = os.read(self.from_read, 1 << 20)
             if not data:
-                raise SystemExit("Chromium has ended")
+                raise SystemExit("Chromium has exited")
             self.rest += data
         text, _, self.rest = self.rest.partition(b"\0")
         message = json.loads(text)
@@ -207,7 +206,7 @@ class Browser:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-# What of an entry is seen without scrolling, after its address was opened.
+# Which entries are not visible without scrolling, after their address was opened.
 IN_VIEW = """(slugs => { const missing = [];
 for (const slug of slugs) {
   location.hash = slug; go();
@@ -223,7 +222,7 @@ for (const slug of slugs) {
   if (wide.matches && !(box.top >= top && box.bottom <= innerHeight)) missing.push(slug + ": lines not in view");
 } return missing; })"""
 
-# Whatever makes the page wider than the screen.
+# Elements that make the page wider than the screen.
 TOO_WIDE = """[...document.querySelectorAll("body *")].filter(part => { const box = part.getBoundingClientRect();
   if (!box.width || box.right <= innerWidth + 1) return false;
   for (let up = part.parentElement; up; up = up.parentElement)
@@ -243,7 +242,7 @@ def check_browser(program, page, slugs):
                 browser.picture(folder / f"{width}-{anchor or 'top'}.png")
             browser.open(address)
             wide = browser.value(TOO_WIDE)
-            check(not wide, f"{width} x {height}: nothing reaches over the edge {wide or ''}")
+            check(not wide, f"{width} x {height}: nothing is wider than the screen {wide or ''}")
             missing = browser.value(f"{IN_VIEW}({json.dumps(slugs)})")
             check(not missing, f"{width} x {height}: {len(slugs)} terms with definition, code and command within one "
                   f"screen {missing or ''}")
@@ -262,10 +261,10 @@ def check_browser(program, page, slugs):
         browser.screen(1600, 1000, False, "dark")
         browser.open(f"{address}#gradient-accumulation")
         browser.picture(folder / "1600-dark.png")
-        colours = "[getComputedStyle(document.documentElement).backgroundColor, getComputedStyle(book).color]"
-        dark = browser.value(colours)
+        colors = "[getComputedStyle(document.documentElement).backgroundColor, getComputedStyle(book).color]"
+        dark = browser.value(colors)
         browser.value("document.getElementById('theme').click(), 1")
-        light = browser.value(colours)
+        light = browser.value(colors)
         check(dark != light and dark[0] == "rgb(20, 23, 28)", f"dark as the system asks, {dark}; the button changes it")
         browser.value("localStorage.removeItem('theme'), 1")
         browser.open(address)
@@ -288,7 +287,7 @@ def main():
         check_browser(program, page, slugs)
         print(f"{counts[True]} passed, {counts[False]} failed")
     else:
-        print("no Chromium: the page was not looked at")
+        print("no Chromium: how the page looks was not checked")
         print(f"{counts[True]} passed, {counts[False]} failed, 1 skipped")
     return 1 if counts[False] or not counts[True] else 0
 

@@ -4,9 +4,9 @@
     python3 dev/book/pictures.py            draws them
     python3 dev/book/pictures.py --check    draws them again and compares with the files; status 1 if one differs
 
-The same every time.  Numbers come from the ```numbers blocks of doc/, which tests/test_book.c computes with
-train.c; so a picture cannot say something else than the program.  Colours are variables, which have other values
-in the dark; as a file, a picture brings them along; in the page of the book those of the page hold.
+The result is the same every time.  Numbers come from the ```numbers blocks of doc/, which tests/test_book.c
+computes with train.c, so a picture cannot contradict the program.  Colors are variables with other values in
+dark mode; a picture on its own defines them itself, in the page of the book those of the page apply.
 """
 import argparse
 import math
@@ -32,7 +32,7 @@ def numbers(chapter):
     return found
 
 
-def colour(name):
+def color(name):
     return f"var(--{name})" if name != "none" else "none"
 
 
@@ -45,7 +45,7 @@ class Drawing:
                  for key, value in given.items() if value is not None}
         for key in ("fill", "stroke"):
             if key in given:
-                given[key] = colour(given[key])
+                given[key] = color(given[key])
         text = "".join(f' {key}="{value}"' for key, value in given.items())
         self.parts.append(f"<{tag}{text}/>" if content is None else f"<{tag}{text}>{content}</{tag}>")
 
@@ -71,7 +71,7 @@ class Drawing:
 
     def svg(self):
         width, height = self.size
-        light, dark = (";".join(f"--{key}:{value}" for key, value in colours.items()) for colours in (LIGHT, DARK))
+        light, dark = (";".join(f"--{key}:{value}" for key, value in colors.items()) for colors in (LIGHT, DARK))
         style = f"<style>:root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}</style>"
         return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
                 f'height="{height}" role="img" font-family="Helvetica, Arial, Liberation Sans, sans-serif">'
@@ -80,7 +80,7 @@ class Drawing:
 
 
 def model():
-    """The model as a stream that two kinds of branches add to, with the shape at each arrow."""
+    """The model: a stream to which two kinds of branches add, with the shape at each arrow."""
     d = Drawing(640, 760, "The model: a stream, and what each block adds to it")
     x, half = 150, 75
 
@@ -122,11 +122,11 @@ def model():
 
 
 def tile():
-    """The register tile between A and a panel of B."""
+    """The register tile between a strip of A and a panel of B."""
     d = Drawing(700, 300, "One tile of the matrix product")
     cell, k_at = 12, 5
     left, top = 20, 110
-    d.text(left + 84, top - 12, "A, 14 rows")
+    d.text(left + 84, top - 12, "a packed strip of A: 14 rows")
     d.box(left, top, 14 * cell, 14 * cell, rx=2)
     d.box(left + k_at * cell, top, cell, 14 * cell, fill="pic-1", stroke="none", fill_opacity=.6)
     d.text(left + (k_at + .5) * cell, top + 14 * cell + 16, "k")
@@ -146,41 +146,39 @@ def tile():
     d.text(right + 252, top + 96, "that never leave", "start", "faint", 12)
     d.text(right + 252, top + 110, "the registers", "start", "faint", 12)
     d.line((left + (k_at + 1) * cell, top + 90), (right - 6, top + 90), arrow=True, stroke="pic-1")
-    d.text((left + 14 * cell + right) / 2, top + 82, "14 loads, each copied", fill="faint", size=12)
-    d.text((left + 14 * cell + right) / 2, top + 106, "to all places of a vector", fill="faint", size=12)
+    d.text((left + 14 * cell + right) / 2, top + 82, "14 loads, each broadcast", fill="faint", size=12)
+    d.text((left + 14 * cell + right) / 2, top + 106, "to all elements of a vector", fill="faint", size=12)
     d.text(350, 295, "for each k: 16 loads, 28 multiply-adds on vectors of 16 floats", size=13)
     return d
 
 
 def attention():
-    """Which tiles of the scores are computed: groups of 32 queries, strips of 64 keys."""
-    d = Drawing(640, 330, "Tiles of attention's scores")
-    T, group, strip, left, top, scale = 256, 32, 64, 90, 50, 1
+    """Which blocks of the scores are computed: blocks of 64 queries and 64 keys."""
+    d = Drawing(640, 330, "Blocks of attention's scores")
+    T, block, left, top = 256, 64, 90, 50
     counted = 0
-    for t0 in range(0, T, group):
-        for s0 in range(0, T, strip):
-            x, y = left + t0 * scale, top + s0 * scale
-            visited = s0 < t0 + group
-            edge = visited and s0 + strip > t0
+    for t0 in range(0, T, block):
+        for s0 in range(0, T, block):
+            visited, edge = s0 <= t0, s0 == t0
             counted += visited
-            d.box(x, y, group * scale, strip * scale, fill="pic-1" if visited else "none", stroke="paper" if visited else "line",
-                  fill_opacity=.35 if edge else .75)
+            d.box(left + t0, top + s0, block, block, fill="pic-1" if visited else "none",
+                  stroke="paper" if visited else "line", fill_opacity=.35 if edge else .75)
     d.line((left, top), (left + T, top + T), stroke="pic-2", width=2)
-    d.text(left + T / 2, 22, "query t: groups of 32")
-    d.text(left + T / 2, 40, "each group walks down its strips", fill="faint", size=12)
-    for s0 in range(0, T, strip):
+    d.text(left + T / 2, 22, f"query t: blocks of {block}")
+    d.text(left + T / 2, 40, "each block goes down its keys", fill="faint", size=12)
+    for s0 in range(0, T, block):
         d.text(left - 8, top + s0 + 36, f"keys {s0}..", "end", "faint", 12)
     x = left + T + 30
-    for y, words, opacity, fill in ((70, "computed", .75, "pic-1"), (100, "computed, scores of the future", .35, "pic-1"),
-                                    (145, "never visited", 1.0, "none")):
+    for y, words, opacity, fill in ((70, "computed", .75, "pic-1"), (100, "on the diagonal: shares of the", .35, "pic-1"),
+                                    (145, "never computed", 1.0, "none")):
         d.box(x, y, 18, 18, fill=fill, stroke="line", fill_opacity=opacity)
         d.text(x + 28, y + 14, words, "start")
-    d.text(x + 28, 130, "then set to shares of 0", "start")
+    d.text(x + 28, 130, "future are 0", "start")
     d.line((x, 190), (x + 18, 190), stroke="pic-2", width=2)
     d.text(x + 28, 194, "s = t", "start")
-    d.text(x, 240, f"T = {T}: {counted} of {T // group * T // strip} tiles", "start")
-    d.text(x, 262, "one tile: 64 x 32 floats, 8 KB", "start", "faint", 12)
-    d.text(x, 280, "kept of each row: lse, one float", "start", "faint", 12)
+    d.text(x, 240, f"T = {T}: {counted} of {(T // block) ** 2} blocks", "start")
+    d.text(x, 262, f"a block: {block} x {block} floats, {4 * block * block // 1024} KB", "start", "faint", 12)
+    d.text(x, 280, "stored for each query: lse, one float", "start", "faint", 12)
     return d
 
 
@@ -225,11 +223,11 @@ def schedules():
 
 
 def merges():
-    """How `lowest` is put together from merges learned on low, lower, newest and widest."""
+    """How merges learned from low, lower, newest and widest encode `lowest`."""
     text = "low " * 5 + "lower " * 2 + "newest " * 6 + "widest " * 3
     words = [list(word) for word in text.split()]
     ranks = []
-    while len(ranks) < 4:  # GPT-2's order of bytes is that of ASCII for letters: the smaller pair wins a tie
+    while len(ranks) < 4:  # GPT-2's order of bytes is that of ASCII for letters; of equal counts, the smaller pair
         counts = {}
         for word in words:
             for pair in zip(word, word[1:]):
@@ -288,7 +286,7 @@ def memory():
         x = (70, 170, 280, 450)[i]
         d.box(x, 15, 14, 14, fill=f"pic-{i + 1}", stroke="none", fill_opacity=.75)
         d.text(x + 20, 27, name, "start", size=12)
-    d.text(left, 242, "MB; each bar is the whole of its model", "start", "faint", 12)
+    d.text(left, 242, "MB; each bar is scaled to the total of its model", "start", "faint", 12)
     return d
 
 
@@ -311,7 +309,7 @@ def ring():
         if step == 2:
             for p in range(n):
                 if held[p] != worked[f"ring.process_{p}"]:
-                    sys.exit(f"ring: process {p} holds {held[p]}, the chapter has something else")
+                    sys.exit(f"ring: process {p} has {held[p]}, the chapter something else")
         if step == 4:
             break
         moving = [(p, (p - step) % n, held[p][(p - step) % n]) for p in range(n)]
@@ -344,7 +342,7 @@ def pipeline():
     d.text(left + unit * end, 184, "time", "end", "faint", 12)
     idle = 1 - 3 * m / end
     if abs(idle - (p - 1) / (m + p - 1)) > 1e-9:
-        sys.exit("pipeline: the schedule does not idle as the formula says")
+        sys.exit("pipeline: the idle share is not that of the formula")
     d.text(left, 190, f"idle: {100 * idle:.0f}% = (4 - 1)/(6 + 4 - 1)", "start", size=13)
     return d
 
@@ -370,7 +368,7 @@ def main():
             print(f"ok    {path.relative_to(ROOT)}")
     extra = {path.stem for path in FOLDER.glob("*.svg")} - set(PICTURES)
     if extra:
-        print(f"FAIL  drawn by nobody: {sorted(extra)}")
+        print(f"FAIL  no function draws: {sorted(extra)}")
     return 1 if wrong or extra else 0
 
 

@@ -4,7 +4,7 @@ links from names to where they are defined.
     #train-300         line 300 of train.c
     #train-s4          its section 4
     #fn-gpt_forward    the function of that name (#fn-tokenizer-main where train.c has one too)
-    #opt-lr            the row of --lr in train.c's table of options
+    #opt-lr            --lr in train.c's table of options
 """
 import bisect
 import html
@@ -28,7 +28,7 @@ def escape(text):
 
 
 class Source:
-    """One C file: where its sections, functions, options and glossary tags stand."""
+    """A C file: the positions of its sections, functions, options and glossary tags."""
 
     def __init__(self, path, stem):
         self.stem = stem  # of its anchors
@@ -44,10 +44,10 @@ class Source:
         self.functions = self.find_functions()
         self.tags = []  # (name as written, first offset, end), in the order of the text
         self.options = {}
-        table = self.text.find("} OPTIONS[] = {")
-        for row in re.finditer(r'^    \{"([\w-]+)", "[a-z]+", [A-Z]+,', self.text, re.M):
+        table = self.text.find(" OPTIONS[] = {")
+        for row in re.finditer(r'^    [A-Z]+\((\w+), "[a-z]+"', self.text, re.M):
             if 0 <= table < row.start():
-                self.options[row[1]] = self.line_of(row.start())
+                self.options[row[1].replace("_", "-")] = self.line_of(row.start())
 
     def line_of(self, offset):  # counts from 1
         return bisect.bisect_right(self.starts, offset)

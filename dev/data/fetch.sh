@@ -7,7 +7,7 @@
 #     sh dev/data/fetch.sh books --mirror FOLDER    from a folder that has the files of the table
 #
 # A file is put in place only after its sha256 has been checked.  A fetch that was cut short goes on
-# where it stopped.  curl or wget is needed, unless --mirror stands in for the network.
+# where it stopped.  curl or wget is needed, unless --mirror replaces the network.
 #
 # Project Gutenberg revises its books, with other bytes and so another sha256.  --any-edition
 # takes them as they are, and keeps such a book if it is there; figures that were measured on the
@@ -64,7 +64,7 @@ sum_is() { # file, sha256
     [ "$2" = "$( (sha256sum "$1" 2> /dev/null || shasum -a 256 "$1") | cut -d ' ' -f 1)" ]
 }
 
-# A book without what the publisher put before and behind it, and without \r.  The line that says
+# A book without what the publisher put before and after it, and without \r.  The line that says
 # where it starts is broken in two if the title is long; the second part ends with ***.
 book_cut() {
     tr -d '\r' < "$1" | awk '/^\*\*\* *END OF/ { exit }

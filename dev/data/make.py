@@ -7,6 +7,10 @@
     python3 dev/data/make.py modular    all (a + b) mod 97, each number one byte
     python3 dev/data/make.py stories --bytes 1000000 --words 200
 
+dev/data/prose.txt, on which train.c trains where no text is named, is not made here.  It is the prose of this
+project's chapters and comments, taken once without tables, formulas, code and markup, wrapped at 88 columns.
+It is frozen, so that figures measured on it stay: no edit of a chapter goes into it.
+
 The others go to data/NAME.txt, unless --out says otherwise.  The same seed gives the same bytes with
 any version of Python: what is used of its generator is random(), whose values are promised to
 stay, and for names the 32 bits of the Mersenne Twister, which a paper defines.
@@ -65,7 +69,7 @@ def sorting(o, rng):
 
 
 def addition(o, rng):
-    """All 10,000 sums of two numbers below 100.  The sum stands with its ones first, because
+    """All 10,000 sums of two numbers below 100.  The sum is written with its ones first, because
     that is the order in which carries are found."""
     return shuffled(["%02d%02d=%s" % (a, b, ("%03d" % (a + b))[::-1])
                      for a in range(100) for b in range(100)], rng)

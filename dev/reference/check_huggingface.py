@@ -4,8 +4,8 @@
     python3 dev/reference/check_huggingface.py --programs build
 
 A model trained here is opened by AutoModelForCausalLM and AutoTokenizer; GPT-2 models of several shapes with
-random weights, saved by transformers as float32, float16 and bfloat16, whole and in shards, are opened here; and
-the same training runs in both.  A row for each check; exit status 1 on any difference.
+random weights, saved by transformers as float32, float16 and bfloat16, are opened here, those in shards after
+dev/data/convert_model.py has joined them; and the same training runs in both.  A row for each check; exit status 1 on any difference.
 
 How near is near enough: float32 rounds, and the order of additions is nobody's duty.  The truth is
 transformers' own model in float64.  Our error, |ours - truth| / |truth| in the Euclidean norm, may be twice that of
@@ -57,6 +57,16 @@ def refused(words, *arguments, **options):
     done = subprocess.run([str(a) for a in arguments], capture_output=True, **options)
     text = done.stderr.decode(errors="replace")
     return done.returncode == 1 and words in text and text.count("\n") == 1
+
+
+CONVERTER = Path(__file__).resolve().parent.parent / "data" / "convert_model.py"
+
+
+def converted(folder, new):
+    """The same model in one file."""
+    shutil.rmtree(new, ignore_errors=True)
+    run(sys.executable, CONVERTER, folder, new)
+    return new
 
 
 def random_text(seed, length):
@@ -152,14 +162,17 @@ def theirs_to_ours(programs, work):
                 model_random(shape, seed).to(dtype).save_pretrained(folder, **size)
                 files = len(list(folder.glob("*.safetensors")))
                 name = f"{shape} {str(dtype)[6:]} in {files} file{'s' * (files > 1)}"
+                if files > 1:
+                    told = refused("convert_model.py", programs / "train", "info", "--model", folder)
+                    folder = converted(folder, work / "joined")
+                    name += " joined"
+                    check(told, f"{name:<44} named with the command that joins them")
                 error, allowed = logits_check(programs, folder, name)
     # The same comparison must notice one number of one tensor that is off by a hundredth.
-    index = json.loads((folder / "model.safetensors.index.json").read_text())
-    shard = folder / index["weight_map"]["transformer.h.3.mlp.c_fc.weight"]
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    weights = load_file(shard)
+    weights = load_file(folder / "model.safetensors")
     weights["transformer.h.3.mlp.c_fc.weight"][5, 7] += 1e-2
-    save_file(weights, shard, {"format": "pt"})
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
     draw = random.Random(7)
     ids = [draw.randrange(shape[4]) for _ in range(shape[3])]
     error = error_of(logits_ours(programs, folder, ids), logits_theirs(model.double(), ids))
@@ -174,15 +187,37 @@ def theirs_to_ours(programs, work):
         weights[f"h.{layer}.attn.bias"] = torch.tril(torch.ones(1, 1, 17, 17))
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     logits_check(programs, folder, "names as OpenAI's, with masks", model)
+    # PyTorch's own format, with those names, becomes ours.
+    torch.save(weights, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    logits_check(programs, converted(folder, work / "joined"), "pytorch_model.bin, converted", model)
+    # What the converter refuses.
+    for text, words in (({"weight_map": {"a": "../x.safetensors"}}, "not the name of a file"),
+                        ({"weight_map": {"a": "x.safetensors"}}, "cannot be read")):
+        bad = work / "bad"
+        bad.mkdir(exist_ok=True)
+        (bad / "model.safetensors.index.json").write_text(json.dumps(text))
+        check(refused(words, sys.executable, CONVERTER, bad, work / "never"), f"convert_model.py refuses: {words}")
+    save_file({"wte.weight": torch.zeros(2)}, bad / "x.safetensors")
+    save_file({"transformer.wte.weight": torch.zeros(2)}, bad / "y.safetensors")
+    (bad / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "x.safetensors", "b": "y.safetensors"}}))
+    check(refused("another file too", sys.executable, CONVERTER, bad, work / "never"),
+          "convert_model.py refuses: a tensor in two files")
+    check(not (work / "never").exists(), "and then makes no folder")
     model = model_random(shapes[1], 6, tie_word_embeddings=False)
     folder = work / "untied"
     model.save_pretrained(folder)
-    check(refused("lm_head.weight is not the same", programs / "train", "info", "--model", folder),
+    check(refused("tie_word_embeddings must be true", programs / "train", "info", "--model", folder),
           "an output head of its own is refused")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(dict(config, tie_word_embeddings=True)))
+    check(refused("lm_head.weight is not the same", programs / "train", "info", "--model", folder),
+          "an output head of its own is refused, too, if only the weights show it")
     with torch.no_grad():
         model.lm_head.weight.copy_(model.transformer.wte.weight)
     model.save_pretrained(folder)
-    logits_check(programs, folder, "an output head that is a copy of wte")
+    (folder / "config.json").write_text(json.dumps(dict(config, tie_word_embeddings=True)))
+    logits_check(programs, folder, "an output head that is a copy of wte", model)
     for name, value in (("activation_function", "relu"), ("scale_attn_by_inverse_layer_idx", True),
                         ("layer_norm_epsilon", 1e-6), ("n_inner", 50), ("add_cross_attention", True)):
         model_random(shapes[1], 6, **{name: value}).save_pretrained(folder)

@@ -117,7 +117,7 @@ def random_text(rng):
         return "".join(chr(c) for c in points if not 0xD800 <= c < 0xE000)
     if kind == 2:
         return "".join(rng.choice(PARTS) * rng.randrange(1, 5) for _ in range(n))
-    start = rng.randrange(0x32400)  # neighbours, where the ends of ranges are
+    start = rng.randrange(0x32400)  # neighbors, where the ends of ranges are
     points = (min(start + rng.randrange(40), 0x10FFFF) for _ in range(n))
     return "".join(chr(c) + rng.choice(["", "", " "]) for c in points if not 0xD800 <= c < 0xE000)
 

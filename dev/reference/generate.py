@@ -11,8 +11,8 @@ NAME.float32_error.  A test holds our own float32 result to about that distance.
 
 The rounding of a few numbers is luck: three elements can come out exact here and a unit in the
 last place off on another processor.  So NAME.float32_error is the largest of PyTorch's
-distances for the stored inputs and for a few neighbours of them, some units in the last place
-away (see `neighbour`).  For a tensor of a thousand elements they are all alike.
+distances for the stored inputs and for a few neighbors of them, some units in the last place
+away (see `neighbor`).  For a tensor of a thousand elements they are all alike.
 
 Names inside a file: CASE/OPERAND, with the operand names of train.c (x, weight, dy, dx, ...).
 The gradient of X is dX.  An operand that a case leaves out is one that a test passes as NULL.
@@ -40,8 +40,8 @@ def relative_error(result, truth):
     return distance / size if size else distance
 
 
-def neighbour(array, number):
-    """Neighbour 0 is the array; the others differ from it by some 8 units in the last place.
+def neighbor(array, number):
+    """Neighbor 0 is the array; the others differ from it by some 8 units in the last place.
 
     The problem stays as well or badly conditioned as it was, and the roundings are drawn anew.
     """
@@ -72,7 +72,7 @@ class File:
     def expect(self, compute, count=8):
         """What a test must reproduce, and how close PyTorch's float32 comes to it.
 
-        compute(dtype, n) returns a dictionary of results from neighbour n of the inputs.
+        compute(dtype, n) returns a dictionary of results from neighbor n of the inputs.
         """
         errors = {}
         for number in range(count):
@@ -109,11 +109,11 @@ class File:
                 if name in integers:
                     leaves[name] = torch.from_numpy(array).long()
                 else:
-                    near = torch.tensor(neighbour(array, number), dtype=dtype)
+                    near = torch.tensor(neighbor(array, number), dtype=dtype)
                     leaves[name] = near.requires_grad_()
             outputs = function(dtype, **leaves)
             torch.autograd.backward([outputs[n] for n in upstream],
-                                    [torch.tensor(neighbour(g, number), dtype=dtype)
+                                    [torch.tensor(neighbor(g, number), dtype=dtype)
                                      for g in upstream.values()])
             results = {n: o.detach() for n, o in outputs.items()}
             for name, leaf in leaves.items():
@@ -233,7 +233,7 @@ def mixed_precision():
             file.store(f"{case}/{name}", array)
 
         def compute(dtype, number):
-            x, weight, dy = (torch.from_numpy(neighbour(a, number)).bfloat16().to(dtype)
+            x, weight, dy = (torch.from_numpy(neighbor(a, number)).bfloat16().to(dtype)
                              for a in inputs)
             return {f"{case}/y": (x @ weight).numpy(), f"{case}/dx": (dy @ weight.T).numpy(),
                     f"{case}/dweight": (x.T @ dy).numpy()}
@@ -248,17 +248,18 @@ def attention():
     def heads(x, H):
         return x.unflatten(-1, (H, -1)).transpose(1, 2)
 
-    def case(name, B, T, C, H, dropout=None, deviation=1.0):
+    def case(name, B, T, C, H, dropout=None, deviation=1.0, causal=True):
         def function(dtype, qkv):
             q, k, v = (heads(part, H) for part in qkv.split(C, -1))
             scores = q @ k.transpose(-1, -2) / math.sqrt(C // H)
-            future = torch.ones(T, T, dtype=torch.bool).triu(1)
-            scores = scores.masked_fill(future, -math.inf)
+            if causal:
+                future = torch.ones(T, T, dtype=torch.bool).triu(1)
+                scores = scores.masked_fill(future, -math.inf)
             if dropout:
                 mask = torch.from_numpy(dropout_mask(dropout, (B, H, T, T))).to(dtype)
                 y = (scores.softmax(-1) * mask) @ v
             else:
-                y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+                y = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
             return {"y": y.transpose(1, 2).flatten(2), "lse": scores.logsumexp(-1).detach()}
 
         qkv = file.normal(B, T, 3 * C)
@@ -279,6 +280,11 @@ def attention():
     case("large_scores", 1, 20, 32, 2, deviation=4.0)
     case("dropout", 2, 19, 12, 3, dropout=(0.3, 0x123456789ABCDEF, 0))
     case("dropout_first", 1, 66, 6, 1, dropout=(0.1, 0xFEDCBA9876543210, 3 * 66 * 66))
+    # Every query sees every key.
+    case("full_1_1_1", 1, 1, 3, 1, causal=False)
+    case("full_2_7_3", 2, 7, 15, 3, causal=False)
+    case("full_1_70_2", 1, 70, 10, 2, causal=False)
+    case("full_dropout", 2, 19, 12, 3, dropout=(0.2, 0x13579BDF02468ACE, 77), causal=False)
     return file
 
 
@@ -399,7 +405,7 @@ def adamw():
         options = dict(zip(names, map(float, numbers)))
 
         def compute(dtype, number):
-            near = {n: torch.tensor(neighbour(a, number), dtype=dtype)
+            near = {n: torch.tensor(neighbor(a, number), dtype=dtype)
                     for n, a in start.items()}
             w = torch.nn.Parameter(near["w"])
             optimizer = torch.optim.AdamW(
@@ -409,7 +415,7 @@ def adamw():
                 optimizer.state[w] = {"step": torch.tensor(float(first - 1)),
                                       "exp_avg": near["m"], "exp_avg_sq": near["v"]}
             for gradient in gradients:
-                w.grad = torch.tensor(neighbour(gradient, number), dtype=dtype)
+                w.grad = torch.tensor(neighbor(gradient, number), dtype=dtype)
                 w.grad *= options["gradient_scale"]
                 optimizer.step()
             state = optimizer.state[w]
@@ -440,7 +446,7 @@ def gradient_norm():
 
 def model(name):
     file = File("model_" + name, 100 + list(MODELS).index(name))
-    model_reference(file, MODELS[name], neighbour)
+    model_reference(file, MODELS[name], neighbor)
     return file
 
 

@@ -11,7 +11,7 @@
 int main(int argc, char **argv) {
     program_name = "logits";
     if (argc != 2) die_usage("one argument is needed: the folder of a model");
-    GPT *gpt = model_read(argv[1], false);
+    GPT *gpt = model_read(argv[1], 0, false);
     Bytes input = stream_read(stdin, "the standard input");
     const int32_t *ids = (const int32_t *)(const void *)input.data;
     size_t T = input.size / sizeof *ids, V = gpt->config.vocab;

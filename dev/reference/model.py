@@ -116,7 +116,7 @@ def train(c, parameters, dtype, inputs, targets, keys, rates, options):
             {n: w.detach().numpy() for n, w in p.items()})
 
 
-def model_reference(file, c, neighbour):
+def model_reference(file, c, neighbor):
     """Everything about one model: outputs, three ways into the backward pass, 20 updates."""
     file.cases = 1
     B, T, V = c["B"], c["T"], c["vocab"]
@@ -150,7 +150,7 @@ def model_reference(file, c, neighbour):
         file.store("d" + name, gradient)
 
     def compute(dtype, number):
-        p = {n: torch.tensor(neighbour(w, number), dtype=dtype).requires_grad_()
+        p = {n: torch.tensor(neighbor(w, number), dtype=dtype).requires_grad_()
              for n, w in parameters.items()}
         hidden, logits = forward(c, p, torch.from_numpy(inputs), key, c["first"])
         outputs = {"hidden": hidden, "logits": logits,
@@ -182,7 +182,7 @@ def model_reference(file, c, neighbour):
     file.store("train/options", numbers)
 
     def compute_training(dtype, number):
-        near = {n: neighbour(w, number) for n, w in parameters.items()}
+        near = {n: neighbor(w, number) for n, w in parameters.items()}
         losses, norms, final = train(c, near, dtype, torch.from_numpy(window[..., :-1]),
                                      torch.from_numpy(targets), keys, rates, options)
         clipped = (norms > options["clip"]).sum()

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 
 class Block(nn.Module):
-    """Pre-norm: each branch reads a normalised copy, and is added to the stream as it was."""
+    """Pre-norm: each branch reads a normalized copy, and is added to the stream as it was."""
 
     def __init__(self, channels, heads, dropout, bias, gelu):
         super().__init__()

@@ -28,18 +28,22 @@ def runs_of(belongs):
         if now != inside:
             numbers.append(c - start)
             inside, start = now, c
-    assert not inside and len(numbers) % 2 == 0 and max(numbers) < 65536
+    assert not inside and len(numbers) % 2 == 0
     return numbers, members
 
 
+def base26(number):
+    """Its digits: capital letters, and a small one for the last."""
+    text = chr(97 + number % 26)
+    while number >= 26:
+        number //= 26
+        text = chr(65 + number % 26) + text
+    return text
+
+
 def numbers_wrap(numbers):
-    lines = ["  "]
-    for i, number in enumerate(numbers):
-        word = str(number) + ("," if i + 1 < len(numbers) else "")
-        if len(lines[-1] + word) > 94:
-            lines.append("  ")
-        lines[-1] += word
-    return "\n".join(lines)
+    text = "".join(map(base26, numbers))
+    return "\n".join(f'    "{text[i:i + 88]}"' for i in range(0, len(text), 88))
 
 
 def tables_text():
@@ -47,8 +51,7 @@ def tables_text():
     for name, title, belongs in TABLES:
         numbers, members = runs_of(belongs)
         parts.append(f"/* {title}: {len(numbers) // 2} ranges, {members:,} code points */\n"
-                     f"static const uint16_t {name}[] = {{\n"
-                     + numbers_wrap(numbers) + "};\n")
+                     f"static const char {name}[] =\n" + numbers_wrap(numbers) + ";\n")
     return "".join(parts)
 
 
