@@ -58,7 +58,7 @@ debug: build/train-debug
 run reproduce bench: export GOMP_SPINCOUNT ?= 1000
 
 run: build/train
-	./train --vocab 1024 --lr 3e-3 --steps 900 --eval-every 150 --out out/first --overwrite
+	./train --vocab 1024 --lr 3e-3 --steps 750 --eval-every 150 --out out/first --overwrite
 	./train generate --model out/first/best --prompt "The gradient " --temperature 0.5
 
 test: build/train build/train-serial build/train-plain $(TESTS)

@@ -8,6 +8,15 @@
  */
 #define _GNU_SOURCE 1 /* memmem */
 #define TRAIN_NO_MAIN
+#include <errno.h>
+#include <unistd.h>
+static int syncs_left = -1; /* calls of fsync that still succeed; below 0: all of them */
+static int fsync_or_fail(int descriptor) {
+    if (syncs_left == 0) return errno = EIO, -1;
+    syncs_left -= syncs_left > 0;
+    return fsync(descriptor);
+}
+#define fsync fsync_or_fail
 #include "../train.c"
 #include "check.c"
 #include "child.c"
@@ -175,19 +184,25 @@ static void tokenizer_save_xyz(void *argument) {
     tokenizer_destroy(tokenizer);
 }
 
-/* Nothing can be written as merges.txt.tmp, because a folder has that name. */
-static void test_pair(void) {
+static void tokenizer_save_failing(void *path) { /* merges.txt does not reach the disk */
+    syncs_left = 1;
+    tokenizer_save_xyz(path);
+}
+
+/* The second file of the pair cannot be created, because a folder has the name merges.txt.tmp;
+ * or its bytes do not reach the disk. */
+static void test_pair(bool created) {
     static const char *const names[] = {"vocab.json", "merges.txt"};
     Tokenizer *tokenizer = tokenizer_of("abc");
-    char *path = text_format("%s/pair", folder);
-    char *blocked = file_in("pair", "merges.txt.tmp");
+    char *path = text_format("%s/pair-%d", folder, created);
+    char *blocked = text_format("%s/merges.txt.tmp", path);
     Bytes before[2];
     bool same = true;
     folder_create(path);
     tokenizer_save(tokenizer, path);
     for (int i = 0; i < 2; i++) before[i] = file_read(text_of("%s/%s", path, names[i]).chars);
-    folder_create(blocked);
-    Ending ending = child_run(tokenizer_save_xyz, path);
+    if (!created) folder_create(blocked);
+    Ending ending = child_run(created ? tokenizer_save_failing : tokenizer_save_xyz, path);
     for (int i = 0; i < 2; i++) {
         Bytes now = file_read(text_of("%s/%s", path, names[i]).chars);
         same = same && now.size == before[i].size &&
@@ -195,9 +210,12 @@ static void test_pair(void) {
         free(now.data);
         free(before[i].data);
     }
-    check(same && ending_is_error(&ending, 1, "merges.txt.tmp: cannot create") &&
+    const char *message =
+        created ? "merges.txt.tmp: cannot write" : "merges.txt.tmp: cannot create";
+    check(same && ending_is_error(&ending, 1, message) &&
               access(text_of("%s/vocab.json.tmp", path).chars, F_OK) != 0,
-          "a tokenizer that cannot be saved whole: the old pair of files is as it was");
+          "a tokenizer that cannot be saved whole, %s: the old pair of files is as it was",
+          message);
     ending_free(&ending);
     tokenizer_destroy(tokenizer);
     free(blocked);
@@ -1069,7 +1087,8 @@ int main(void) {
     test_forms();
     test_shorten();
     test_large();
-    test_pair();
+    test_pair(false);
+    test_pair(true);
     test_metadata();
     test_replaced();
 

@@ -1033,15 +1033,16 @@ static void run_set_up(void *argument) {
 static void test_set_up(void) {
     char *out = path_of("set-up");
     Ending lab = child_run(run_set_up, out);
-    Ending line = train_run("--data %s/alphabet.txt --layers 1 --heads 2 --channels 16 --context 8 "
-                            "--batch 4 --steps 12 --warmup 1 --eval-every 6 --sample 5 --threads 1 "
-                            "--out %s/by-line", folder, folder);
+    Ending line = train_run(
+        "--data %s/alphabet.txt --layers 1 --heads 2 --channels 16 --context 8 --batch 4 "
+        "--steps 12 --warmup 1 --eval-every 6 --sample 5 --threads 1 --out %s/by-line",
+        folder, folder);
     Bytes a = model_bytes("set-up"), b = model_bytes("by-line");
     Log log = log_read("set-up");
     check(lab.status == 0 && line.status == 0 && log.good && log.rows == 13 &&
               a.size > 1000 && bytes_equal(a, b),
-          "a run that a lab sets up: the weights of the command line's: exit %d %.80s", lab.status,
-          lab.status ? last_line(&lab) : "");
+          "a run that a lab sets up: the weights of the command line's: exit %d %.80s",
+          lab.status, lab.status ? last_line(&lab) : "");
     log_free(&log);
     ending_free(&lab);
     ending_free(&line);
